@@ -25,9 +25,9 @@ def parse_duration(text: str | float, name: str = "budget") -> float:
         >>> parse_duration("90s"), parse_duration("1.5h"), parse_duration(20)
         (90.0, 5400.0, 20.0)
     """
-    found = _DURATION.fullmatch(text.strip()) if isinstance(text, str) else None
-    if found is not None:
-        seconds = float(found[1]) * _SECONDS[found[2]]
+    match = _DURATION.fullmatch(text.strip()) if isinstance(text, str) else None
+    if match is not None:
+        seconds = float(match[1]) * _SECONDS[match[2]]
     elif isinstance(text, (int, float)) and not isinstance(text, bool):
         seconds = float(text)
     else:

@@ -70,7 +70,7 @@ def what_it_is(name: str) -> str:
     return f"; {name} is a file: name a function in it, as {functions or f'{name}:factory'}"
 
 
-def refuse_required_arguments(name: str, factory: Callable[..., object], given: Iterable[str] = ()) -> None:
+def refuse_required_arguments(name: str, factory: Callable[..., object], available: Iterable[str] = ()) -> None:
     """Raise if ``factory``, called ``name`` by the user, requires arguments other than ``given``.
 
     Raises:
@@ -82,7 +82,7 @@ def refuse_required_arguments(name: str, factory: Callable[..., object], given: 
         return
     named = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     needed = [each.name for each in parameters if each.default is each.empty and each.kind in named]
-    needed = [each for each in needed if each not in given]
+    needed = [each for each in needed if each not in available]
     if needed:
         called = getattr(factory, "__name__", "factory")
         raise FactoryError(

@@ -69,12 +69,17 @@ def validation_message(error: Mapping[str, Any]) -> str:
     message = error["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
     message = re.sub("expected (?=greater|less)", "expected a number ", message)
     message = re.sub("a valid (\\w+)", lambda kind: _KINDS.get(kind[1], kind[0]), message)
+    message = re.sub("\\w+ should have at least (\\d+) item.*", lambda found: _at_least(int(found[1])), message)
     message = re.sub(", unable to parse .*|\\.$", "", message)
     choices = re.fullmatch("'.*' is not one of (.*)", message)  # Typer's, from click
     message = message if choices is None else f"expected one of {choices[1]}"
     is_choice = choices is not None or error["type"] in ("literal_error", "enum")
     close = did_you_mean(error["input"], re.findall("'([^']*)'", message)) if is_choice else ""
     return f"{message}, got {error['input']!r:.80}{close}"
+
+
+def _at_least(count: int) -> str:
+    return f"expected at least {plural(count, 'value')}"
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:

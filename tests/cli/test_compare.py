@@ -346,7 +346,10 @@ def test_a_run_that_fails_leaves_the_others_alone(capsys, tmp_path):
         (["compare", "nets.py:an_instance", "--data", f"{TINY_EXPERIMENT}:data"], ["exists already", "factory"]),
         (["compare", "nets.py:the_same_one", "--data", f"{TINY_EXPERIMENT}:data"], ["the same network twice"]),
         (["compare", "nets.py:wrong_shape", *QUICK_COMPARE[1:]], ["returned shape (2, 2)", "(2, 3)"]),
-        (["compare", "nets.py:wrong_inputs", *QUICK_COMPARE[1:]], ["raised RuntimeError on inputs of shape (2, 6)"]),
+        (
+            ["compare", "nets.py:wrong_inputs", *QUICK_COMPARE[1:]],
+            ["raised RuntimeError on inputs of shape (2, 6)", "; expected a network for the inputs of"],
+        ),
         (
             ["compare", *QUICK_COMPARE[:1], "--data", "nets.py:raises"],
             ["raised OSError: no such weights", "(train, test)"],
@@ -431,6 +434,41 @@ def test_ctrl_c_keeps_what_is_whole_and_the_next_call_goes_on(capsys, tmp_path):
     assert len(list((tmp_path / "r" / "runs").iterdir())) == 1
     result = invoke(capsys, "report", "r")
     assert "4 runs of the plan have not ended" in result.out
+
+
+def test_the_server_that_workers_are_forked_from_ignores_ctrl_c_from_its_start(tmp_path):
+    """While it loads torch, Ctrl-C in a terminal would print a traceback of it."""
+    program = (
+        "import multiprocessing, pathlib, signal\nfrom multiprocessing import forkserver\n"
+        "from bnkit.experiments.running import start_and_stop_worker as workers\n"
+        "workers._start_server(multiprocessing.get_context('forkserver'))\n"
+        "status = pathlib.Path(f'/proc/{forkserver._forkserver._forkserver_pid}/status').read_text()\n"
+        "blocked = next(line.split()[1] for line in status.splitlines() if line.startswith('SigBlk'))\n"
+        "print(int(blocked, 16) >> (signal.SIGINT - 1) & 1, signal.pthread_sigmask(signal.SIG_BLOCK, []))\n"
+    )
+    done = run([sys.executable, "-c", program], cwd=tmp_path)
+    assert (done.stdout.strip(), done.stderr) == ("1 set()", "")
+
+
+@pytest.mark.parametrize(
+    ("function", "command"),
+    [
+        ("comparison.compare.run_experiment", ("compare", *QUICK_COMPARE)),
+        ("claims.evaluate_claims.evaluate_claims", ("claims",)),
+    ],
+    ids=["compare", "claims"],
+)
+def test_ctrl_c_before_the_first_run_says_so(capsys, monkeypatch, tmp_path, function, command):
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"bnkit.{function}", interrupted)
+    done = invoke(capsys, *command, "--out", str(tmp_path / "r"))
+    assert (done.status, done.out, done.err) == (
+        130,
+        "",
+        "stopped before the first run; the same command starts again\n",
+    )
 
 
 def test_ctrl_c_with_workers_ends_all_of_them(capsys, tmp_path):

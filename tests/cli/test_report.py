@@ -47,7 +47,7 @@ def test_texts_go_to_standard_output_or_into_a_file(capsys, comparison, tmp_path
     assert (tmp_path / "table").read_text(encoding="utf-8") == expected(comparison)
 
 
-def test_the_csv_is_one(capsys, comparison):
+def test_the_csv_has_a_row_a_network(capsys, comparison):
     rows = list(csv.DictReader(io.StringIO(_report(capsys, comparison, "--format", "csv").out)))
     assert [row["network"] for row in rows] == ["no_batch_norm", "batch_norm"]
 
@@ -157,3 +157,20 @@ def test_a_path_in_or_around_a_results_folder_is_refused_with_its_name(capsys, c
     done = invoke(capsys, "report", str(folder / path if path != ".." else folder.parent))
     assert (done.status, done.err.count("\n")) == (2, 1)
     assert done.err.endswith(f"expected a folder that bnkit compare wrote, as {folder}\n")
+
+
+@pytest.mark.parametrize("width", ["40", "80", None])
+def test_a_folder_without_a_finished_run_has_no_empty_tables(capsys, comparison, tmp_path, monkeypatch, width):
+    if width is None:
+        monkeypatch.delenv("COLUMNS", raising=False)
+    else:
+        monkeypatch.setenv("COLUMNS", width)
+    folder = shutil.copytree(comparison.folder.path, tmp_path / "r")
+    shutil.rmtree(folder / "runs")
+    done = invoke(capsys, "report", str(folder))
+    assert (done.status, done.err) == (0, "")
+    assert "best first" not in done.out  # no run has begun
+    assert "4 runs of the plan have not ended, and are not in the figures." in done.out
+    table = done.out.partition("Test accuracy at the end")[2].partition("report:")[0]
+    assert " ".join(table.split()).count("no_batch_norm 0.05 – – 0") == 1
+    assert max(map(len, table.splitlines())) <= int(width or 120)

@@ -62,14 +62,20 @@ def test_the_digest_follows_the_content(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"x_test": None}, "has no x_test; expected the arrays x_train, y_train, x_test, y_test"),
+        (
+            {"x_test": None},
+            "has only x_train, y_train, y_test, no x_test; expected the arrays x_train, y_train, x_test, y_test",
+        ),
         (
             {"y_train": np.array(list("abcabc"))},
             r"targets of <U1, 'a', 'b', 'c'; .*numpy\.unique\(y, return_inverse=True\)",
         ),
         ({"x_train": np.zeros((6, 4), dtype=complex)}, "x_train of .* are inputs of complex128; expected numbers"),
         ({"y_train": np.zeros(6, dtype="datetime64[s]")}, r"y_train of .* are targets of datetime64\[s\]"),
-        ({"y_train": np.array(["a", 1, 2, 0, 1, 2], dtype=object)}, "cannot be read .*; expected .*, of numbers"),
+        (
+            {"y_train": np.array(["a", 1, 2, 0, 1, 2], dtype=object)},
+            r"or an array in it holds objects\); expected .*, of numbers",
+        ),
         ({"y_train": np.zeros(6)}, "class numbers in one part and floating targets in the other"),
         ({"x_train": np.array([object()] * 6)}, "cannot be read"),
         ({"x_train": np.zeros(6)}, r"inputs of shape \(6,\)"),
@@ -101,6 +107,18 @@ def test_cut_off_at_any_byte_it_is_named(tmp_path):
         path.write_bytes(content[:end])
         with pytest.raises(DataError, match=r"mine\.npz"):
             load(str(path))
+
+
+@pytest.mark.parametrize("content", [b"\x93 no numbers", b"text"])
+def test_of_a_file_of_another_kind_nothing_is_unpickled(tmp_path, content):
+    path = tmp_path / "mine.npz"
+    path.write_bytes(content)
+    with pytest.raises(DataError) as raised:
+        load(str(path))
+    assert str(raised.value) == (
+        f"{path} cannot be read (it is not an .npz file, or an array in it holds objects); expected an .npz file with the arrays "
+        "x_train, y_train, x_test, y_test, of numbers"
+    )
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):

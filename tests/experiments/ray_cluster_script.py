@@ -27,7 +27,7 @@ from tests.experiments import faulty_networks, tiny_experiment
 ROOT = Path(__file__).parents[2]
 
 
-class Watch(Callback):
+class CountingCallback(Callback):
     """Counts, and at the ``at``-th epoch does something to the cluster, or to this process."""
 
     def __init__(self, at=None, deed=None):
@@ -43,9 +43,9 @@ class Watch(Callback):
 
 
 def compare(folder, observer, networks=None, **options):
-    given = {**tiny_experiment.EXPERIMENT, "seeds": 8, **options}
+    settings = {**tiny_experiment.EXPERIMENT, "seeds": 8, **options}
     return bnkit.compare(
-        networks or tiny_experiment.NETWORKS, tiny_experiment.data(), **given, out=folder, observer=observer
+        networks or tiny_experiment.NETWORKS, tiny_experiment.data(), **settings, out=folder, observer=observer
     )
 
 
@@ -62,9 +62,9 @@ def main() -> None:
         cluster.remove_node(second, allow_graceful=False)
         cluster.add_node(num_cpus=1)
 
-    watch = Watch(30, lose)
+    watch = CountingCallback(30, lose)
     comparison = compare(folder / "ray", watch, **ray_options)
-    here = compare(folder / "here", Watch(), threads=1)
+    here = compare(folder / "here", CountingCallback(), threads=1)
     found["equal"] = tiny_experiment.figures(comparison) == tiny_experiment.figures(here)
     found["once"] = sorted(set(watch.trained.values())) == [1]
     found["runs"] = len({run for run, _ in watch.trained})
@@ -73,14 +73,14 @@ def main() -> None:
     script = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from tests.experiments.ray_cluster_script import Watch, compare\n"
-        "watch = Watch(30, lambda: os.kill(os.getpid(), 9))\n"
+        "from tests.experiments.ray_cluster_script import CountingCallback, compare\n"
+        "watch = CountingCallback(30, lambda: os.kill(os.getpid(), 9))\n"
         "compare(Path(sys.argv[1]), watch, engine='ray', address=sys.argv[2])\n"
     )
     command = [sys.executable, "-c", script, folder / "driver", cluster.address]
     done = run(command, cwd=ROOT)
     found["killed"] = done.returncode
-    watch = Watch()
+    watch = CountingCallback()
     found["equal after a kill"] = tiny_experiment.figures(
         compare(folder / "driver", watch, **ray_options)
     ) == tiny_experiment.figures(here)
@@ -88,14 +88,21 @@ def main() -> None:
 
     # A network that ends its process.
     networks = {"no_batch_norm": tiny_experiment.plain, "crashes": faulty_networks.faulty(faulty_networks.crashes)}
-    comparison = compare(folder / "crash", Watch(), networks, seeds=2, epochs=1, **ray_options)
+    comparison = compare(folder / "crash", CountingCallback(), networks, seeds=2, epochs=1, **ray_options)
     statuses = Counter((run.network.key, str(comparison.records[run.run_id].status)) for run in comparison.plan)
     found["statuses"] = {" ".join(key): count for key, count in sorted(statuses.items())}
 
     # A network that never ends; and TensorBoard's files come back from where a run was trained.
     networks = {"no_batch_norm": tiny_experiment.plain, "hangs": faulty_networks.faulty(faulty_networks.hangs)}
     comparison = compare(
-        folder / "late", Watch(), networks, seeds=1, epochs=1, run_timeout=30, tensorboard=True, **ray_options
+        folder / "late",
+        CountingCallback(),
+        networks,
+        seeds=1,
+        epochs=1,
+        run_timeout=30,
+        tensorboard=True,
+        **ray_options,
     )
     records = {run: comparison.records[run.run_id] for run in comparison.plan}
     statuses = Counter((run.network.key, str(record.status)) for run, record in records.items())

@@ -19,7 +19,7 @@ SMALL = {"name": "small", "networks": ["lenet"], "grid": {"lr": [0.1]}, "seeds":
         ({"epoch": 3}, "here: epoch: unknown key; expected one of name, about"),
         ({"grid": {"learning_rate": 1}}, "grid.learning_rate: unknown key; expected one of lr, batch_size"),
         ({"grid": {}}, "grid: the grid is empty; expected at least lr"),
-        ({"grid": {"lr": []}}, "grid.lr: .*at least 1 item"),
+        ({"grid": {"lr": []}}, "grid.lr: expected at least 1 value, got \\[\\]"),
         ({"grid": {"lr": ["fast"]}}, "grid.lr.0: expected a number, got 'fast'"),
         ({"grid": {"lr": [0.1, -1]}}, "grid.lr.1: expected a number greater than 0, got -1"),
         ({"grid": {"lr": float("nan")}}, "grid.lr.0: expected a finite number"),
@@ -33,7 +33,8 @@ SMALL = {"name": "small", "networks": ["lenet"], "grid": {"lr": [0.1]}, "seeds":
         ({"seeds": 0}, "seeds: expected at least 1 seed, at most 1,000,000, got 0"),
         ({"seeds": [1, 1]}, "seeds: expected each of them once"),
         ({"seeds": []}, "seeds: expected at least one"),
-        ({"seeds": True}, "seeds"),
+        ({"seeds": True}, "seeds: expected a whole number, or a list of whole numbers, got True"),
+        ({"seeds": 1.5}, "seeds: expected a whole number, or a list of whole numbers, got 1.5"),
         ({"epochs": "ten"}, "epochs: expected a whole number, got 'ten'"),
         ({"epochs": 0}, "epochs: expected a number greater than or equal to 1, got 0"),
         ({"validation": 1.0}, "validation: expected a number less than 1"),
@@ -53,6 +54,12 @@ def test_what_it_refuses_in_one_line_that_names_the_key(change, message):
 def test_a_missing_key_is_named():
     with pytest.raises(SettingsError, match="here: epochs: is missing"):
         parse_experiment({key: value for key, value in SMALL.items() if key != "epochs"}, "here")
+
+
+def test_a_misspelt_key_is_named_before_the_one_that_is_missing_for_it():
+    content = {("epochz" if key == "epochs" else key): value for key, value in SMALL.items() if key != "networks"}
+    with pytest.raises(SettingsError, match=r"here: epochz: unknown key; .*did you mean 'epochs'\? \(and 2 more\)"):
+        parse_experiment(content, "here")
 
 
 def test_one_value_is_a_list_of_one():

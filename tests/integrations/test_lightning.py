@@ -173,6 +173,17 @@ def test_frozen_with_affine_holds_gamma_and_beta_too():
     assert torch.equal(module.net[1].bias, torch.zeros(4))
 
 
+@pytest.mark.parametrize("callback", [FreezeCallback(1, include="norm"), RecalibrateCallback(include="norm")])
+def test_a_pattern_that_matches_nothing_is_refused_before_the_first_step(callback):
+    module = Net()
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False, callbacks=[callback])  # fmt: skip
+    with pytest.raises(
+        bnkit.errors.SettingsError, match="no place matches 'norm'; expected a pattern for one of net.1"
+    ):
+        trainer.fit(module, DataLoader(_data(), 16), DataLoader(_data(), 16))
+    assert trainer.global_step == 0 and module.validated == []
+
+
 def test_without_a_loader_it_says_what_to_give():
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False, callbacks=[RecalibrateCallback()])  # fmt: skip
     with pytest.raises(

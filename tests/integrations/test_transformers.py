@@ -171,6 +171,18 @@ def test_frozen_layers_hold_still_from_their_epoch_on(plain, tmp_path):
     assert not model.train().net[1].training
 
 
+@pytest.mark.parametrize("callback", [FreezeCallback(1, include="norm"), RecalibrateCallback(include="norm")])
+def test_a_pattern_that_matches_nothing_is_refused_before_the_first_step(callback, tmp_path):
+    trainer = Trainer(
+        Net(), TrainingArguments(str(tmp_path), use_cpu=True, report_to="none", disable_tqdm=True), train_dataset=DATA, callbacks=[callback],
+    )  # fmt: skip
+    with pytest.raises(
+        bnkit.errors.SettingsError, match="no place matches 'norm'; expected a pattern for one of net.1"
+    ):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
 def test_without_transformers_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     monkeypatch.delitem(sys.modules, "bnkit.integrations.transformers")

@@ -90,7 +90,7 @@ def test_the_headline_says_where_and_what_is_elsewhere():
     assert headline("kaiming", "default").startswith("With init kaiming: batch_norm bought +30.0 points")
 
 
-def test_one_pair_says_nothing():
+def test_one_pair_of_runs_has_no_interval():
     text = str(_answer(_by_seed((0.8,), (0.9,)), seeds=1))
     assert "With 1 pair of runs nothing can be said: use more seeds." in text
     assert "+10.0 points, n = 1, too few for an interval" in text
@@ -141,7 +141,7 @@ def test_a_drift_has_a_sentence_of_its_own():
 def test_an_interrupted_comparison_says_how_much_is_missing():
     answer = _answer(lambda run: finished_record(0.5) if run.seed < 2 else None)
     assert answer.incomplete == 2
-    assert "2 runs of the plan have not ended; the figures are those of the others." in str(answer)
+    assert "2 runs of the plan have not ended, and are not in the figures." in str(answer)
 
 
 def test_nothing_recorded_is_an_answer_too():
@@ -304,3 +304,23 @@ def test_a_metric_that_is_undefined_is_named_as_the_cause(task, changes, reason)
     )
     assert f"batch_norm: its runs finished, but their test {name} is undefined: {reason}" in text
     assert "no run of" not in text
+
+
+@pytest.mark.parametrize(
+    ("networks", "outcome", "headline"),
+    [
+        (("alone",), lambda run: finished_record(0.5), "Nothing can be compared: there is no second network."),
+        (
+            ("no_batch_norm", "batch_norm"),
+            lambda run: diverged_record(0.5),
+            "Nothing can be compared: no run of no_batch_norm finished.",
+        ),
+        (("alone",), lambda run: None, "There is nothing to compare yet."),
+    ],
+    ids=["one network", "all diverged", "not trained"],
+)
+def test_a_headline_without_a_comparison_says_why(networks, outcome, headline):
+    answer = _answer(outcome, networks=networks)
+    assert answer.headline == headline
+    is_alone = headline.endswith("second network.")
+    assert str(answer).startswith(f"Also\n  {headline}") == is_alone

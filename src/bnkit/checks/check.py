@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from bnkit.argument_checks import check_int
 from bnkit.checks.check_context import BatchExample, CheckContext, TrainingSetup
 from bnkit.checks.config import CheckConfig, load_config
 from bnkit.checks.finding import Finding, Severity
@@ -102,8 +103,7 @@ def check(
     """
     check_supported(model, runs=True)
     for name, number in (("accumulation", accumulation), ("processes", 1 if processes is None else processes)):
-        if number < 1:
-            raise SettingsError(f"{name}={number}; expected a whole number above 0")
+        check_int(name, number)
     file_config = CheckConfig() if config is None else load_config(config)
     check_config = file_config.with_overrides(select, ignore, per_layer_ignores)
     rules = selected_rules(check_config.select, check_config.ignore)

@@ -63,14 +63,14 @@ class CheckContext:
     @property
     def has(self) -> frozenset[Need]:
         """The inputs of rules that the caller gave."""
-        given = {
+        available = {
             Need.STRUCTURE: self.example,
             Need.DATA: self.batches,
             Need.OPTIMIZER: self.training.optimizer,
             Need.LOADER: self.training.loader,
             Need.EMA: self.training.ema,
         }
-        return frozenset(need for need, value in given.items() if value is not None)
+        return frozenset(need for need, value in available.items() if value is not None)
 
     @cached_property
     def sites(self) -> list[BatchNormSite]:

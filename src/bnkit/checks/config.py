@@ -101,20 +101,20 @@ def parse_config(content: Any, source: str = "") -> CheckConfig:
         config = CheckConfig.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = _place(source, *first["loc"])
+        where = _key_name(source, *first["loc"])
         keys = [str(field.alias) for field in CheckConfig.model_fields.values()]
         if first["type"] == "extra_forbidden":
             message = unknown_key(first["loc"][-1], keys)
         else:
             message = validation_message(first)
         raise SettingsError(f"{where}: {message}") from error
-    given = {"select": [config.select or ()], "ignore": [config.ignore]}
-    for key, lists in {**given, "per-layer-ignores": [*config.per_layer_ignores.values()]}.items():
+    codes_by_key = {"select": [config.select or ()], "ignore": [config.ignore]}
+    for key, lists in {**codes_by_key, "per-layer-ignores": [*config.per_layer_ignores.values()]}.items():
         try:
             for names in lists:
                 matching_codes(names)
         except SettingsError as error:
-            raise SettingsError(f"{_place(source, key)}: {error}") from error
+            raise SettingsError(f"{_key_name(source, key)}: {error}") from error
     return config
 
 
@@ -130,7 +130,7 @@ def nearest_config(folder: Path) -> CheckConfig:
     return CheckConfig() if nearest is None else load_config(nearest)
 
 
-def _place(source: str, key: object, *within: object) -> str:
+def _key_name(source: str, key: object, *within: object) -> str:
     """A key as a message names it: in a file, or as the parameter of a call."""
     if not source:
         return f"`{str(key).replace('-', '_')}`"

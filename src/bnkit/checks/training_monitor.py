@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from bnkit.argument_checks import check_int, check_number
 from bnkit.checks.check import check
 from bnkit.checks.finding import Finding
 from bnkit.checks.findings_output import Findings
@@ -84,8 +85,8 @@ class Monitor:
     ) -> None:
         check_supported(model, runs=True)
         for name, number in (("every", every), ("batches", batches)):
-            if number < 1:
-                raise SettingsError(f"{name}={number}; expected a whole number above 0")
+            check_int(name, number)
+        check_number("share", share, "a number above 0, at most 1")
         if not 0 < share <= 1:
             raise SettingsError(f"share={share}; expected a number above 0, at most 1")
         self._model = model.module if isinstance(model, DistributedDataParallel) else model
@@ -146,9 +147,9 @@ class Monitor:
         codes = [rule.code for rule in self._rules if is_first or not rule.needs or Need.DATA in rule.needs]
         if not codes:
             return self.findings
-        given = {**self._always, **(self._once if is_first else {})}
+        options = {**self._always, **(self._once if is_first else {})}
         try:
-            return check(self._model, list(self._batches) or None, select=codes, **given)
+            return check(self._model, list(self._batches) or None, select=codes, **options)
         except BnkitError as error:
             if str(error) not in self._failures:
                 self._failures.add(str(error))

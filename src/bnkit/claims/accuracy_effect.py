@@ -52,13 +52,13 @@ class AccuracyEffect:
 
     def __call__(self, evidence: Evidence) -> dict[int, float]:
         """The effect of every seed."""
-        terms, found = self.terms(evidence), {}
+        terms, effects = self.terms(evidence), {}
         for seed in terms[0].runs:
             values = [_accuracy(term.runs.get(seed), term.on) for term in terms]
             known = [value for value in values if value is not None]
             if len(known) == len(terms):
-                found[seed] = sum(term.sign * value for term, value in zip(terms, known, strict=True))
-        return found
+                effects[seed] = sum(term.sign * value for term, value in zip(terms, known, strict=True))
+        return effects
 
     def spread(self, evidence: Evidence) -> ExampleSpread | None:
         """How the effect varies over the test examples; None if no seed recorded the answers of all its runs.

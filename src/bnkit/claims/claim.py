@@ -96,8 +96,8 @@ class Evidence:
 
     def runs(self, network: str, **setting: object) -> dict[int, RunOutcome]:
         """The runs of a network at one point of the grid, by seed."""
-        found = [o for o in self.all if o.run.network.key == network and matches(o.run.settings, setting)]
-        return {outcome.run.seed: outcome for outcome in found}
+        selected = [o for o in self.all if o.run.network.key == network and matches(o.run.settings, setting)]
+        return {outcome.run.seed: outcome for outcome in selected}
 
     def at_best(self, network: str, **setting: object) -> dict[int, RunOutcome]:
         """The runs of a network by seed, at the learning rate that was best on the validation part; some may not have finished."""

@@ -91,8 +91,8 @@ class Design:
     @property
     def batch_sizes(self) -> list[int]:
         """The batch sizes of the grid; 64 by default."""
-        given = self.grid.get("batch_size", 64)
-        return given if isinstance(given, list) else [given]
+        sizes = self.grid.get("batch_size", 64)
+        return sizes if isinstance(sizes, list) else [sizes]
 
     def steps(self) -> int:
         """Steps of the optimizer over all runs of one seed."""

@@ -21,8 +21,8 @@ def paired(
     difference: Callable[[RunOutcome, RunOutcome], float | None],
 ) -> Effects:
     """``difference`` of the two runs of each common seed; seeds for which it is None are left out."""
-    found = {seed: difference(first[seed], second[seed]) for seed in first if seed in second}
-    return {seed: value for seed, value in found.items() if value is not None and math.isfinite(value)}
+    differences = {seed: difference(first[seed], second[seed]) for seed in first if seed in second}
+    return {seed: value for seed, value in differences.items() if value is not None and math.isfinite(value)}
 
 
 def slower(network: str) -> EffectOf:
@@ -43,14 +43,14 @@ def over_grid(statistic: Callable[[Evidence, Sequence[RunOutcome]], float | None
     """The difference, with minus without batch norm, of ``statistic`` over all learning rates of one seed."""
 
     def effects(evidence: Evidence) -> Effects:
-        found: Effects = {}
+        effects: Effects = {}
         for seed in evidence.seeds:
             first, second = (_of_seed(evidence, network, seed) for network in (PLAIN, WITH))
             if first and second:
                 before, after = statistic(evidence, first), statistic(evidence, second)
                 if before is not None and after is not None:
-                    found[seed] = after - before
-        return found
+                    effects[seed] = after - before
+        return effects
 
     return effects
 
@@ -99,12 +99,12 @@ def how_many_train(evidence: Evidence, runs: Sequence[RunOutcome]) -> float | No
 
 def smaller_best_rate(evidence: Evidence) -> Effects:
     """By how many decades the learning rate that is best on the validation part is smaller with than without."""
-    found: Effects = {}
+    effects: Effects = {}
     for seed in evidence.seeds:
         best = [_best_rate(_of_seed(evidence, network, seed)) for network in (PLAIN, WITH)]
         if best[0] is not None and best[1] is not None:
-            found[seed] = math.log10(best[0] / best[1])
-    return found
+            effects[seed] = math.log10(best[0] / best[1])
+    return effects
 
 
 def _best_rate(runs: Sequence[RunOutcome]) -> float | None:

@@ -99,11 +99,11 @@ def write_page(out: Path, *, with_designs: bool = False) -> Path:
     # In the designs' order; names in the file that are not designs are ignored, since they would become paths.
     names = [name for name in designs(quick=False) if name in asked]
     # If an earlier call trained a design whose folder was deleted since, only its verdicts are left.
-    found = [Comparison(out / name) for name in names if ResultsFolder(out / name).experiment_file.is_file()]
+    comparisons = [Comparison(out / name) for name in names if ResultsFolder(out / name).experiment_file.is_file()]
     if with_designs:
-        for comparison in found:
+        for comparison in comparisons:
             comparison.write_report()
-    page = claims_page(content, [_section(comparison, content) for comparison in found])
+    page = claims_page(content, [_section(comparison, content) for comparison in comparisons])
     ResultsFolder(out).replace(out / _PAGE, page)
     return out / _PAGE
 

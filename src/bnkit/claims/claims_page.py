@@ -57,13 +57,13 @@ def _picture(claim: Mapping[str, Any]) -> dict[str, Any] | None:
     low, high = (mean if claim[end] is None else claim[end] for end in ("low", "high"))
     reach = max(abs(low), abs(high), abs(claim["matters"]), *map(abs, seeds)) or 1.0
 
-    def place(value: float) -> float:
+    def position(value: float) -> float:
         return round(_HALF_WIDTH * (1 + 0.94 * value / reach), 1)
 
     return {
-        "low": place(low),
-        "high": place(high),
-        "mean": place(mean),
-        "matters": place(claim["matters"]),
-        "seeds": [place(value) for value in seeds],
+        "low": position(low),
+        "high": position(high),
+        "mean": position(mean),
+        "matters": position(claim["matters"]),
+        "seeds": [position(value) for value in seeds],
     }

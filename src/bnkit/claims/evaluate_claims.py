@@ -139,8 +139,8 @@ class _Question:
     further: tuple[str, ...]
 
     @classmethod
-    def of(cls, data: str, network: str | None, **given: Any) -> _Question:
-        until, seeds, most, budget = given["until"], given["seeds"], given["max_seeds"], given["budget"]
+    def of(cls, data: str, network: str | None, **options: Any) -> _Question:
+        until, seeds, most, budget = options["until"], options["seeds"], options["max_seeds"], options["budget"]
         if until not in (None, "decided"):
             raise SettingsError(f"until={until!r}; expected decided")
         images, seconds = _budget(budget)
@@ -156,7 +156,7 @@ class _Question:
             raise SettingsError(f"seeds={seeds} with `until` decided; expected one of them: seeds are added until then")
         if most < FEWEST:
             raise SettingsError(f"max_seeds={most}; expected at least {FEWEST}: fewer pairs have no verdict")
-        words = ["--quick"] if given["quick"] else []
+        words = ["--quick"] if options["quick"] else []
         words += ["--data", data] if data != "digits" else []
         words += ["--network", network] if network is not None else []
         words += ["--budget", f"{images:g}"] if images != 1 else []
@@ -164,7 +164,7 @@ class _Question:
         further += ["--budget", str(budget)] if seconds is not None else []
         further += ["--max-seeds", str(most)] if until is not None and most != MAX_SEEDS else []
         further += ["--seeds", str(seeds)] if seeds not in (None, SEEDS) else []
-        further += [word for name in given["only"] for word in ("--only", name)]
+        further += [word for name in options["only"] for word in ("--only", name)]
         count = 0 if until is not None else SEEDS if seeds is None else seeds
         return cls(tuple(words), images, count, seconds, tuple(further))
 
@@ -179,8 +179,8 @@ class _Question:
 
     def command(self, out: Path) -> str:
         """The command that repeats the call."""
-        place = () if out == FOLDER else ("--out", str(out))
-        return shlex.join(("bnkit", "claims", *self.words, *self.further, *place))
+        out_option = () if out == FOLDER else ("--out", str(out))
+        return shlex.join(("bnkit", "claims", *self.words, *self.further, *out_option))
 
 
 def _budget(budget: float | str) -> tuple[float, float | None]:
@@ -197,11 +197,11 @@ def _earlier_looks(before: Mapping[str, Any] | None, asked: _Question) -> dict[s
         "question", re.sub(r" --(seeds|only|out) \S+", "", before["command"])
     ):
         return {}
-    found = {}
+    by_claim = {}
     for claim in before["claims"]:
         counts = tuple(claim.get("looks") or [before["seeds"]])
-        found[claim["name"]] = counts[:-1] if counts[-1] == asked.seeds else counts
-    return found
+        by_claim[claim["name"]] = counts[:-1] if counts[-1] == asked.seeds else counts
+    return by_claim
 
 
 def _select_claims(only: Sequence[str]) -> list[Claim]:
@@ -222,39 +222,41 @@ def _options(network: str | None) -> frozenset[str]:
         return frozenset()
     from bnkit.experiments.networks import network_sources
 
-    found = network_sources([network], [PLAIN, WITH])
-    missing = {PLAIN, WITH} - found.keys()
+    sources = network_sources([network], [PLAIN, WITH])
+    missing = {PLAIN, WITH} - sources.keys()
     if missing:
         raise SettingsError(
-            f"{network} has networks called {', '.join(found)}; expected {PLAIN} and {WITH}, or a factory of one network"
+            f"{network} has networks called {', '.join(sources)}; expected {PLAIN} and {WITH}, or a factory of one network"
         )
-    return frozenset.intersection(*(source.options for source in found.values()))
+    return frozenset.intersection(*(source.options for source in sources.values()))
 
 
 def _fit_design(
     design: Design, network: str | None, options: frozenset[str], data: DataSet, budget: float
 ) -> Design | str:
     """The design for this network and these data, or why it does not fit."""
-    found: Design | str = design
+    adapted: Design | str = design
     if network is not None and network != design.network:
-        found = design.for_network(network, options)
-    return found if isinstance(found, str) else found.for_data(len(data.train), len(data.test), budget)
+        adapted = design.for_network(network, options)
+    return adapted if isinstance(adapted, str) else adapted.for_data(len(data.train), len(data.test), budget)
 
 
 def _claim_results(
     selected: Sequence[Claim], planned: Mapping[str, Design | str], judged: Sequence[Judged]
 ) -> Iterator[ClaimResult]:
-    known = {found.claim.name: found for found in judged}
+    known = {judgement.claim.name: judgement for judgement in judged}
     for claim in selected:
         design = planned[claim.design]
         if isinstance(design, str):
             yield ClaimResult(claim, None, Verdict(Decision.NOT_ASKED, None), {}, design)
         else:
-            found = known[claim.name]
-            yield ClaimResult(claim, design, found.verdict, found.effects, found.why, found.looks)
+            judgement = known[claim.name]
+            yield ClaimResult(claim, design, judgement.verdict, judgement.effects, judgement.why, judgement.looks)
 
 
 def _environment(evidence: Mapping[str, Evidence]) -> dict[str, Any]:
     """The machine and the versions of the last run."""
-    records = [record for found in evidence.values() for record in found.results.records.values() if record.environment]
+    records = [
+        record for of_design in evidence.values() for record in of_design.results.records.values() if record.environment
+    ]
     return records[-1].environment if records else {}

@@ -22,13 +22,13 @@ def forest_plot(claims: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     ends = [abs(value) for row in rows for value in (row["low"], row["mean"], row["high"])]
     reach = math.asinh(max([1.5, *ends]))
 
-    def place(value: float) -> float:
+    def position(value: float) -> float:
         return round(_WIDTH / 2 * (1 + 0.96 * max(-1.0, min(1.0, math.asinh(value) / reach))), 2)
 
     values = [0, *(sign * tick for tick in _TICKS for sign in (-1, 1) if math.asinh(tick) <= reach)]
     return {
         "width": _WIDTH,
-        "ticks": [(place(value), f"{value:+d}".replace("-", "−") if value else "0") for value in sorted(values)],
+        "ticks": [(position(value), f"{value:+d}".replace("-", "−") if value else "0") for value in sorted(values)],
         "rows": [
             {
                 "number": claim["number"],
@@ -36,9 +36,9 @@ def forest_plot(claims: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
                 "verdict": claim["verdict"],
                 "class": claim["verdict"].replace(" ", "-"),
                 "text": f"{claim['text']}, n = {claim['n']}",
-                "low": place(row["low"]),
-                "mean": place(row["mean"]),
-                "high": place(row["high"]),
+                "low": position(row["low"]),
+                "mean": position(row["mean"]),
+                "high": position(row["high"]),
             }
             for claim, row in zip(known, rows, strict=True)
         ],

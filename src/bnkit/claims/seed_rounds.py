@@ -127,14 +127,14 @@ def judge_round(claims: Sequence[Claim], training: Training) -> tuple[Judged, ..
     ]
     verdicts = judge(tests)
     questions = sum(p is None or p > ERROR_RATE for verdict in verdicts for p in (verdict.p_holds, verdict.p_does_not))
-    found = []
+    judgements = []
     for claim, test, verdict, looks in zip(claims, tests, verdicts, counts, strict=True):
         ahead = None
         if verdict.decision is Decision.NOT_ENOUGH_DATA and verdict.contradicted is None:
             seeds = training.seeds(claim.design)
             ahead = outlook(test, questions, seeds, training.seconds_per_seed(claim.design))
-        found.append(Judged(claim, test.effects, verdict, looks, ahead, test.diverged))
-    return tuple(found)
+        judgements.append(Judged(claim, test.effects, verdict, looks, ahead, test.diverged))
+    return tuple(judgements)
 
 
 def decide(
@@ -156,28 +156,28 @@ def decide(
         judged: Called after every round.
     """
     end = math.inf if seconds is None else time.monotonic() + seconds
-    found = judge_round(claims, training)
+    judgements = judge_round(claims, training)
     while True:
-        name = _next_design(found, training, max_seeds, end - time.monotonic())
+        name = _next_design(judgements, training, max_seeds, end - time.monotonic())
         if name is None:
-            return found
+            return judgements
         alone = training.designs[name].is_timed or any(
-            known.is_open and known.claim.asks_duration for known in found if known.claim.design == name
+            known.is_open and known.claim.asks_duration for known in judgements if known.claim.design == name
         )
         seeds = training.seeds(name)
         recorded = 0 if seeds else _round_before(training.recorded(name), max_seeds)
         training.train(name, recorded or min(next_count(seeds), max_seeds), alone=alone)
-        found = judge_round(claims, training)
-        judged(found)
+        judgements = judge_round(claims, training)
+        judged(judgements)
 
 
-def _next_design(found: Sequence[Judged], training: Training, max_seeds: int, left: float) -> str | None:
+def _next_design(judgements: Sequence[Judged], training: Training, max_seeds: int, left: float) -> str | None:
     """The design nearest to a verdict, among those with an open claim whose next round ends in time.
 
     For a design without seeds, the time of its first round counts, at the pace of the designs trained so far.
     """
     nearest: dict[str, tuple[float, int]] = {}
-    for known in found:
+    for known in judgements:
         name, seeds = known.claim.design, training.seeds(known.claim.design)
         steps = training.designs[name].steps()
         seconds = training.seconds_per_seed(name) if seeds else training.seconds_per_step * steps

@@ -76,8 +76,8 @@ def outlook(test: HypothesisTest, questions: int, seeds: int, seconds_per_seed: 
         seconds_per_seed: The training time for a seed.
 
     Examples:
-        >>> found = outlook(HypothesisTest({0: 0.9, 1: 1.3, 2: 0.6}, 0.1, looks=()), 54, 3, 60.0)
-        >>> str(found)
+        >>> needed = outlook(HypothesisTest({0: 0.9, 1: 1.3, 2: 0.6}, 0.1, looks=()), 54, 3, 60.0)
+        >>> str(needed)
         'it would take about 5 more seeds, 5 min of training'
     """
     import numpy as np
@@ -117,5 +117,5 @@ def _decided(
     if test.answers is not None:
         least = difference_half_width(min(max(mean, -1.0), 1.0), round(times * test.answers))
         half = np.maximum(half, quantile * least / stdtrit(pairs - 1, (1 + CONFIDENCE) / 2))
-    found: NDArray[np.bool_] = max(mean - test.nothing, test.matters - mean) >= half
-    return found
+    decided: NDArray[np.bool_] = max(mean - test.nothing, test.matters - mean) >= half
+    return decided

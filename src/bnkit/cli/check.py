@@ -153,7 +153,12 @@ def _print(given: str | None, findings: Findings, fix_lines: Sequence[str], seco
         console.print(*findings.lines(console.width), sep="\n", soft_wrap=True)
     # Without a terminal the output may be stored, and a time would make it differ between runs.
     console.print_sentences(f"{findings.summary} ({seconds:.1f} s)" if console.is_terminal else findings.summary)
-    for line in (*(() if quiet else findings.remarks), *fix_lines):
+    if not quiet:
+        for remark in findings.remarks:
+            console.print_sentences(remark)
+        if findings.fixable_count:
+            console.print_sentences(f"{findings.fixable_count} can be fixed with --fix")
+    for line in fix_lines:
         console.print_sentences(line)
 
 
@@ -171,14 +176,14 @@ def _fix_lines(
     yield f"written: {destination}{remark}" if changes else "nothing to fix; nothing written"
 
 
-def _ignores_by_layer(given: list[str] | None) -> dict[str, list[str]] | None:
+def _ignores_by_layer(texts: list[str] | None) -> dict[str, list[str]] | None:
     """The rules to ignore by layer, from entries such as ``backbone.*:BN101``."""
-    if given is None:
+    if texts is None:
         return None
-    found: dict[str, list[str]] = {}
-    for text in given:
+    by_layer: dict[str, list[str]] = {}
+    for text in texts:
         layer, colon, codes = text.rpartition(":")
         if not colon or not layer or not codes:
             raise SettingsError(f"--per-layer-ignores {text}; expected a layer and a rule, as 'backbone.*:BN101'")
-        found.setdefault(layer, []).append(codes)
-    return found
+        by_layer.setdefault(layer, []).append(codes)
+    return by_layer

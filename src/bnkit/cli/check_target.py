@@ -152,8 +152,8 @@ def read_check_target(
             out, [file, *([weights] if weights is not None else [])], None if is_factory_name(target) else Path(target)
         )
     if is_factory_name(target):
-        found = read_model_target(target, shapes, data, weights, inputs)
-        return CheckTarget(found, batch_size, count, str(file) if file.is_file() else None)
+        model_target = read_model_target(target, shapes, data, weights, inputs)
+        return CheckTarget(model_target, batch_size, count, str(file) if file.is_file() else None)
     comparison, name, epoch = _locate_run(Path(target))
     run = comparison.run(name)
     with record_construction():

@@ -7,11 +7,10 @@ from typing import Annotated
 
 from typer import Exit, Option, launch
 
+from bnkit.cli.interruption import exit_after_interruption
 from bnkit.cli.options import Workers, count_of, with_options
 from bnkit.console import stderr_console, stdout_console
 from bnkit.message_parts import plural
-
-_INTERRUPTED = 130
 
 
 def claims(
@@ -86,10 +85,7 @@ def claims(
                 progress=False,
             )
     except KeyboardInterrupt:
-        stderr_console().print_sentences(
-            f"stopped; completed runs are in {out}, and the same command resumes from there"
-        )
-        raise Exit(_INTERRUPTED) from None
+        raise exit_after_interruption(out) from None
     console = stdout_console()
     if as_json:
         console.print_json(data=verdicts.to_json())

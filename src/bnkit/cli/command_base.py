@@ -29,14 +29,14 @@ def expand_arguments(arguments: Sequence[str]) -> list[str]:
     Raises:
         SettingsError: If the value of an option is empty, which as a path would silently mean the working directory.
     """
-    found: list[str] = []
+    words: list[str] = []
     for argument in arguments:
         option, value = _OPTION_WITH_VALUE.fullmatch(argument), argument
         if option is not None:
             value = option[2]
-        named = option[1] if option is not None else found[-1] if found else ""
+        named = option[1] if option is not None else words[-1] if words else ""
         if not value.strip() and named.startswith("--"):
             raise SettingsError(f"{named} is empty; expected a value, or leave it out")
         expanded = os.path.expanduser(value)  # noqa: PTH111 - of a part of a name that need be no path
-        found.append(expanded if option is None else f"{option[1]}={expanded}")
-    return found
+        words.append(expanded if option is None else f"{option[1]}={expanded}")
+    return words

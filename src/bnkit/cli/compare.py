@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Context, Exit, Option, launch
 
 from bnkit.cli.grid import grid_from, option_names
+from bnkit.cli.interruption import exit_after_interruption
 from bnkit.cli.options import All, Workers, count_of, with_options
 from bnkit.console import stderr_console, stdout_console
 from bnkit.errors import RecordError, SettingsError
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from bnkit.experiments.until_settings import StoppingRule
 
 _DEFAULT = "quickstart"
-_INTERRUPTED = 130
 
 
 def _list_recipes(asked: bool) -> None:
@@ -154,6 +154,7 @@ def compare(
 
     Exit status: 0 success, 1 some runs failed, 2 invalid input, 130 interrupted.
     """
+    from bnkit.cli.default_data_note import DefaultDataNote
     from bnkit.cli.plan_table import print_plan
     from bnkit.cli.report import print_results
     from bnkit.comparison.compare import default_folder, run_experiment
@@ -187,12 +188,13 @@ def compare(
     )
     folder = out if out is not None else default_folder(experiment)
     is_silent = quiet or as_json or is_nonzero_rank()
-    _say_default_data(what, experiment, data, is_silent=is_silent)
+    data_note = DefaultDataNote.of(what, experiment, data, is_silent=is_silent)
     if dry_run:
         ResultsFolder(folder).refuse_foreign()
         logger_names(log or ())
         with stderr_console().status("preparing"):
             planned, components = prepare(experiment, LaunchOptions(count_of(workers), run_timeout, engine, address))
+        data_note.show()
         print_plan(planned, folder, as_json=as_json, in_memory=components.in_memory)
         return
     try:
@@ -208,13 +210,10 @@ def compare(
                 run_timeout=run_timeout,
                 engine=engine,
                 address=address,
-                callbacks=[display],
+                callbacks=[data_note, display],
             )
     except KeyboardInterrupt:
-        stderr_console().print_sentences(
-            f"stopped; completed runs are in {folder}, and the same command resumes from there"
-        )
-        raise Exit(_INTERRUPTED) from None
+        raise exit_after_interruption(folder) from None
     except RecordError:
         if is_nonzero_rank() and not folder.exists():
             return  # the results are on the machine of process 0, which prints them
@@ -230,9 +229,9 @@ def compare(
     records = comparison.records
     failed = [run for run in comparison.plan if records[run.run_id].status is Status.FAILED]
     if failed:
-        place = comparison.folder.record_file(failed[0]).path
         stderr_console().print_sentences(
-            f"{plural(len(failed), 'run')} failed; the traceback of the first is in {place}"
+            f"{plural(len(failed), 'run')} failed; the traceback of the first is in "
+            f"{comparison.folder.record_file(failed[0]).path}"
         )
         raise Exit(1)
 
@@ -262,14 +261,6 @@ def _experiment(
         changes["grid"] = {**(before if isinstance(before, dict) else {}), **values}
     content.pop("settled", None)
     return parse_experiment({**content, **changes}, origin, option_names({**changes, "grid": values}, short))
-
-
-def _say_default_data(what: str, experiment: Experiment, data: str | None, *, is_silent: bool) -> None:
-    """Say which data the user's network is trained on, if no option says so."""
-    from bnkit.import_user_function import is_factory_name
-
-    if data is None and is_factory_name(what) and not is_silent:
-        stderr_console().print_sentences(f"data: {experiment.data}, which come with bnkit; --data names others")
 
 
 def _seeds(seeds: int | None, rule: StoppingRule | None) -> dict[str, Any]:

@@ -56,10 +56,10 @@ def fold(
     """
     if target.endswith(".pt2"):
         refused = {"--data": data, "--inputs": inputs, "--weights": weights, "--force": force or None}
-        given = [name for name, value in refused.items() if value is not None]
-        if given:
+        refused_options = [name for name, value in refused.items() if value is not None]
+        if refused_options:
             raise SettingsError(
-                f"{given[0]} with the exported program {target}; expected --input or nothing, and --out"
+                f"{refused_options[0]} with the exported program {target}; expected --input or nothing, and --out"
             )
         _fold_program(Path(target), shapes or (), include, exclude, out, as_json=as_json, quiet=quiet)
         return

@@ -14,20 +14,20 @@ def grid_from(pairs: Sequence[str], short: Mapping[str, object]) -> dict[str, li
     Raises:
         SettingsError: If an entry is not a pair, or a key is given twice: one of them would be silently ignored.
     """
-    found: dict[str, list[Any]] = {}
+    by_key: dict[str, list[Any]] = {}
     for key, values in map(_parse, pairs):
-        if key in found:
+        if key in by_key:
             raise SettingsError(f"--grid gives {key} twice; expected all its values at once, as in --grid {key}=V1,V2")
-        found[key] = values
+        by_key[key] = values
     for key, value in short.items():
         option = _option(key)
-        if value is not None and key in found:
+        if value is not None and key in by_key:
             raise SettingsError(
                 f"{option} {value} and --grid {key}=…; expected one of them: {option} is short for the other"
             )
         if value is not None:
-            found[key] = [value]
-    return found
+            by_key[key] = [value]
+    return by_key
 
 
 def option_names(changes: Mapping[str, Any], short: Mapping[str, object]) -> dict[str, str]:

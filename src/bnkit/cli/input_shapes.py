@@ -43,15 +43,15 @@ def example_of(shapes: Sequence[str], model: nn.Module) -> tuple[Tensor, ...] | 
         [((2, 3), torch.float32), ((2, 5), torch.int64)]
     """
     generator = torch.Generator().manual_seed(0)
-    made = [_input(text, model, generator) for text in shapes]
-    names = [name for name, _ in made if name]
+    inputs = [_input(text, model, generator) for text in shapes]
+    names = [name for name, _ in inputs if name]
     if not names:
-        return tuple(tensor for _, tensor in made)
-    if len(names) < len(made) or len(set(names)) < len(names):
+        return tuple(tensor for _, tensor in inputs)
+    if len(names) < len(inputs) or len(set(names)) < len(names):
         raise SettingsError(
             f"--input {' --input '.join(shapes)}: expected a different name for each input, or no names"
         )
-    return dict(made)
+    return dict(inputs)
 
 
 def _input(text: str, model: nn.Module, generator: torch.Generator) -> tuple[str, Tensor]:

@@ -104,12 +104,12 @@ def _bnkit(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, and exit with status 0, 1 if runs failed, or 2 for invalid input."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:  # torch reads it when it is loaded, later
         os.environ.setdefault(*PASSIVE_WAITING)
     with standard_streams(until_exit=arguments is None):
         try:
-            status = _status_of(given)
+            status = _status_of(words)
             sys.stdout.flush()
         except OutputError as error:
             status = _PIPE_CLOSED if error.is_broken_pipe else 1

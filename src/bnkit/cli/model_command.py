@@ -256,8 +256,8 @@ class ModelCommand:
 
 def recalibrate_command(target: str, data: str | None, inputs: str | None, weights: Path | None) -> str:
     """The command that recalibrates the model of another one."""
-    given = {"data": data or "D", "inputs": inputs, "weights": weights}
-    options = (f"--{name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None)
+    by_option = {"data": data or "D", "inputs": inputs, "weights": weights}
+    options = (f"--{name} {shlex.quote(str(value))}" for name, value in by_option.items() if value is not None)
     return f"bnkit recalibrate {shlex.quote(target)} {' '.join(options)}"
 
 
@@ -268,8 +268,8 @@ def code_of(verb: str, *, has_example: bool = True, **options: Any) -> str:
         >>> code_of("remove", include=None, exclude=["head.*"])
         "bnkit.remove(model, example_inputs, exclude=['head.*']).model"
     """
-    given = "".join(f", {name}={value!r}" for name, value in options.items() if value)
-    return f"bnkit.{verb}(model{', example_inputs' if has_example else ''}{given}).model"
+    arguments = "".join(f", {name}={value!r}" for name, value in options.items() if value)
+    return f"bnkit.{verb}(model{', example_inputs' if has_example else ''}{arguments}).model"
 
 
 def _keys(model: nn.Module) -> dict[str, object]:

@@ -82,8 +82,8 @@ def with_options(message: str) -> str:
     """
     for words, others in _WORDS.items():
         message = message.replace(words, others)
-    message = _ASSIGNED.sub(lambda found: f"{_option(found[1])} {found[2] if found[3] is None else found[3]}", message)
-    return _NAMED.sub(lambda found: _option(found[1]), message)
+    message = _ASSIGNED.sub(lambda match: f"{_option(match[1])} {match[2] if match[3] is None else match[3]}", message)
+    return _NAMED.sub(lambda match: _option(match[1]), message)
 
 
 def _option(parameter: str) -> str:

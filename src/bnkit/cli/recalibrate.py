@@ -63,7 +63,7 @@ def recalibrate(
     model = command.twin(model_target)
     assert model_target.data is not None
     with command.working("recalibrating"):
-        found = recalibrated(
+        recalibration = recalibrated(
             model,
             model_target.data.training_batches(batch_size),
             sequential=sequential,
@@ -75,8 +75,8 @@ def recalibrate(
     instead = "data like those of training, in the form that it was trained on; "
     replaced = command.write(model, model_target.example, outcome, instead)
     if as_json:
-        command.print_json(found.to_json(), model_target, outcome, replaced=replaced)
+        command.print_json(recalibration.to_json(), model_target, outcome, replaced=replaced)
         return
-    kept = [f"{change.site or '(the model)'} kept: {change.detail}" for change in found.kept]
-    lines = [*([] if quiet else kept), outcome.line, found.summary]
-    command.print(None if quiet else found.rows(), lines, model_target, replaced=replaced)
+    kept = [f"{change.site or '(the model)'} kept: {change.detail}" for change in recalibration.kept]
+    lines = [*([] if quiet else kept), outcome.line, recalibration.summary]
+    command.print(None if quiet else recalibration.rows(), lines, model_target, replaced=replaced)

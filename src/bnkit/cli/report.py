@@ -122,8 +122,8 @@ def _report_for_paper(
     results = comparisons[0].results if len(comparisons) == 1 else merge_comparisons(comparisons)
     written = out
     if form in _PICTURES:
-        place = comparisons[0].picture_file if len(comparisons) == 1 else Path
-        written = write_picture(results, form, figure, out, place)
+        path_of = comparisons[0].picture_file if len(comparisons) == 1 else Path
+        written = write_picture(results, form, figure, out, path_of)
     elif out is not None:
         write_text(paper_text(results, form), out)
     elif open_report:
@@ -149,7 +149,8 @@ def print_results(results: Results, report: Path, *, show_all: bool, only_answer
         return
     best = runs_table(results, None if show_all else _BEST_RUNS, _OTHERS)
     others = {**pairs_table(answer.contrasts), **further_tables(results)}
-    for table in (summary_table(results), *others.values(), best):
+    tables = (summary_table(results), *others.values(), best)
+    for table in (table for table in tables if table.rows):  # without a run, or without a batch norm, one may be empty
         console.print()
         console.print_table(table if show_all else table.first(_MOST_ROWS, _OTHERS))
     console.print_sentences(f"\nreport: {report}")
@@ -175,7 +176,7 @@ def _report_claims(folders: list[Path], out: Path | None, *, open_report: bool, 
         console.print_table(table_of(content["claims"]))
         console.print()
         console.print_sentences(content["answer"])
-        console.print_sentences(f"\nreport: {path}")
+        console.print_sentences(f"\nreport, with the pages that make the claims: {path}")
     if open_report:
         launch(path.resolve().as_uri())
 

@@ -186,13 +186,13 @@ class _Replay:
         """Drop the rates of each network that are not among the best; finally all but one."""
         is_last = self._count >= min(FEWEST, len(self._seeds))
         for sweep in self._sweeps.values():
-            places = {lr: self._place(sweep, lr) for lr in sweep.rates}
-            best, *others = sorted(places, key=places.__getitem__)
+            ranks = {lr: self._rank(sweep, lr) for lr in sweep.rates}
+            best, *others = sorted(ranks, key=ranks.__getitem__)
             half = (len(others) + 2) // 2 - 1
-            kept = (lr for place, lr in enumerate(others) if self._may_be_as_good(sweep, best, lr, place < half))
+            kept = (lr for index, lr in enumerate(others) if self._may_be_as_good(sweep, best, lr, index < half))
             sweep.rates = [best] if is_last else [best, *kept]
 
-    def _place(self, sweep: _Sweep, lr: float) -> tuple[float, float, float]:
+    def _rank(self, sweep: _Sweep, lr: float) -> tuple[float, float, float]:
         """A sort key, lower is better: more finished runs, then the mean on the validation part, then the loss there."""
         ended = self._finished(sweep, lr).values()
         known = [value for outcome in ended if (value := outcome.validation) is not None]
@@ -267,12 +267,12 @@ class _Replay:
         counts = every_pair(len(differences.values))
         interval = interval_after_looks(differences.decisive, counts, contrast.confidence)
         assert interval is not None  # there are pairs
-        found = verdict = self._objective.conclude(interval, margin)
-        if diverged is not None and not diverged.agrees_with(found, self._objective, margin):
+        conclusion = verdict = self._objective.conclude(interval, margin)
+        if diverged is not None and not diverged.agrees_with(conclusion, self._objective, margin):
             verdict = Conclusion.UNKNOWN
         is_for_new = differences.examples is not None
         look = Look(interval.n, interval.mean, interval.low, interval.high, verdict.value, is_for_new)
-        is_contradicted, may_give_up = verdict is not found, interval.n >= _SEEDS_TO_GIVE_UP
+        is_contradicted, may_give_up = verdict is not conclusion, interval.n >= _SEEDS_TO_GIVE_UP
         known = replace(
             contrast,
             looks=(*contrast.looks, look),
@@ -280,7 +280,7 @@ class _Replay:
             examples_needed=None,
             is_contradicted=is_contradicted,
         )
-        if found is not Conclusion.UNKNOWN:
+        if conclusion is not Conclusion.UNKNOWN:
             lasts = is_contradicted and self._count >= SEEDS_TO_CONTRADICT
             return replace(known, hopeless="diverged" if lasts else "")
         outlook = decision_outlook(differences, counts, margin, contrast.confidence)

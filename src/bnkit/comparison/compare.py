@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnkit.comparison.comparison_result import Comparison
+from bnkit.comparison.load_report_early import LoadReportEarly
 from bnkit.comparison.progress import shown_progress
 from bnkit.comparison.train_until_decided import runs_to_train, train_until_decided
 from bnkit.console import warn
@@ -226,7 +227,8 @@ def run_experiment(
     names = logger_names([*(["tensorboard"] if tensorboard else []), *([log] if isinstance(log, str) else log)])
     folder.refuse_foreign(*names)
     logging = loggers(names, folder.path.absolute())
-    callback = CallbackList(*logging.here, *callbacks, *([] if observer is None else [observer]))
+    early = [LoadReportEarly()] if write_report else []
+    callback = CallbackList(*early, *logging.here, *callbacks, *([] if observer is None else [observer]))
     request = RunRequest(
         experiment,
         Overrides(networks, data, functions),

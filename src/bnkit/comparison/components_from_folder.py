@@ -52,11 +52,11 @@ class StoredComponents:
 
         settled = experiment.settled
         assert settled is not None  # a folder's experiment is always settled
-        found, data = network_sources(experiment.networks, experiment.arms), load_data(experiment.data)
+        sources, data = network_sources(experiment.networks, experiment.arms), load_data(experiment.data)
         data = data.reduced(experiment.train_examples, experiment.test_examples)
-        if (tuple(source.identity for source in found.values()), data.digest) != (settled.networks, settled.data):
+        if (tuple(source.identity for source in sources.values()), data.digest) != (settled.networks, settled.data):
             raise RecordError(
                 f"the networks or the data of {self._folder.path} have changed since its runs were recorded; train again, "
                 "or go back to the code that it was trained with"
             )
-        return Components(found, data)
+        return Components(sources, data)

@@ -74,11 +74,11 @@ def check_columns(table: DataFrame, columns: Columns) -> None:
             f"the columns of the table have names of {table.columns.nlevels} levels, such as {table.columns[-1]!r}; expected one: "
             "df.columns = ['.'.join(map(str, names)).strip('.') for names in df.columns]"
         )
-    for given in columns.every:
-        if given not in table.columns:
-            raise SettingsError(f"the table has no column {given!r}{_where_it_may_be(table, given)}")
-        if (table.columns == given).sum() > 1:
-            raise SettingsError(f"the table has several columns {given!r}; expected one: rename the others")
+    for column in columns.every:
+        if column not in table.columns:
+            raise SettingsError(f"the table has no column {column!r}{_where_it_may_be(table, column)}")
+        if (table.columns == column).sum() > 1:
+            raise SettingsError(f"the table has several columns {column!r}; expected one: rename the others")
     twice = [name for name, count in Counter(columns.every).items() if count > 1]
     if twice:
         raise SettingsError(
@@ -91,17 +91,17 @@ def check_columns(table: DataFrame, columns: Columns) -> None:
         )
 
 
-def _where_it_may_be(table: DataFrame, given: str) -> str:
-    """What to do about the column ``given``, which the table lacks."""
-    if given in table.index.names:
+def _where_it_may_be(table: DataFrame, name: str) -> str:
+    """What to do about the column ``name``, which the table lacks."""
+    if name in table.index.names:
         return ": the index has this name; make it a column with df.reset_index()"
-    if any(str(column) == given for column in table.columns if not isinstance(column, str)):
+    if any(str(column) == name for column in table.columns if not isinstance(column, str)):
         return ": its column of this name is named by a number; make the names text with df.rename(columns=str)"
     if table.columns.empty:
         return ": it has none; expected a row for each run, and columns for network, seed and metric"
     known = [str(column) for column in table.columns]
     more = f" and {len(known) - _MOST_COLUMNS:,} more" if len(known) > _MOST_COLUMNS else ""
-    return f"; it has {', '.join(known[:_MOST_COLUMNS])}{more}{did_you_mean(given, known)}"
+    return f"; it has {', '.join(known[:_MOST_COLUMNS])}{more}{did_you_mean(name, known)}"
 
 
 def check_kinds(column: str, values: Iterable[Hashable]) -> None:

@@ -46,8 +46,8 @@ def run_table(
             f"column {columns.network!r} has {plural(len(networks), 'network')}"
             f"{f', {networks[0]}' if networks else ''}; expected at least two to compare.{dropped}"
         )
-    found = [run.value for run in runs if run.value is not None]
-    objective, about_examples = _objective(columns.metric, found, examples, minimize=minimize)
+    values = [run.value for run in runs if run.value is not None]
+    objective, about_examples = _objective(columns.metric, values, examples, minimize=minimize)
     chosen = _baseline(networks, columns.network, baseline)
     return RunTable(objective, columns.settings, tuple(runs), chosen, examples, (*notes, *about_examples))
 
@@ -73,7 +73,7 @@ def _runs(table: DataFrame, columns: Columns) -> tuple[list[TableRun], list[str]
     rows: dict[tuple[str, Hashable, Setting], list[float | None]] = {}
     places: dict[tuple[str, Hashable, Setting], list[int]] = {}
     nameless = 0
-    for place, (network, seed, metric, *settings) in enumerate(
+    for index, (network, seed, metric, *settings) in enumerate(
         table[list(columns.every)].itertuples(index=False, name=None)
     ):
         key = plain_value(columns.network, network), plain_value(columns.seed, seed)
@@ -83,7 +83,7 @@ def _runs(table: DataFrame, columns: Columns) -> tuple[list[TableRun], list[str]
         setting = tuple(map(plain_value, columns.settings, settings))
         identity = _network_name(columns.network, key[0]), key[1], setting
         rows.setdefault(identity, []).append(finite_number(columns.metric, metric))
-        places.setdefault(identity, []).append(place)
+        places.setdefault(identity, []).append(index)
     check_kinds(columns.seed, (seed for _, seed, _ in rows))
     for number, column in enumerate(columns.settings):
         check_kinds(column, (setting[number] for _, _, setting in rows))

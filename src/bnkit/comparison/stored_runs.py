@@ -58,18 +58,16 @@ class StoredRuns:
     @property
     def results(self) -> Results:
         """All runs that answer the question of the last call, and the records."""
-        found, growth = self.folder.runs(self.plan), growth_in(self.folder, self.plan)
-        return Results(found.plan, self.records, found.own_if_others, found.notes, growth, found.looks)
+        folder_runs, growth = self.folder.runs(self.plan), growth_in(self.folder, self.plan)
+        return Results(
+            folder_runs.plan, self.records, folder_runs.own_if_others, folder_runs.notes, growth, folder_runs.looks
+        )
 
     @property
     def own_results(self) -> Results:
         """The runs of the last call alone, and the records."""
         growth = growth_in(self.folder, self.plan)
         return Results(self.plan, {run.run_id: self.folder.record(run) for run in self.plan}, growth=growth)
-
-    @property
-    def _components(self) -> Components | None:
-        return self._stored.of_last_call
 
     @property
     def _all_runs(self) -> Plan:
@@ -158,16 +156,16 @@ class StoredRuns:
             SettingsError: There is no such run.
         """
         wanted = run.run_id if isinstance(run, Run) else run
-        found = [
+        named = [
             known
             for known in self._all_runs
             if wanted == known.number or (isinstance(wanted, str) and wanted and known.run_id.startswith(wanted))
         ]
-        if len(found) != 1:
+        if len(named) != 1:
             raise SettingsError(
-                f"run {run!r} names {len(found)} runs; expected a number from 1 to {len(self._all_runs)}, or a run id"
+                f"run {run!r} names {len(named)} runs; expected a number from 1 to {len(self._all_runs)}, or a run id"
             )
-        return found[0]
+        return named[0]
 
     @property
     def report_file(self) -> Path:

@@ -92,23 +92,23 @@ class RunTable:
         Raises:
             SettingsError: There is no pair of runs.
         """
-        found = self.contrasts()
+        every_contrast = self.contrasts()
         left_out = tuple(self._left_out())
-        if not found:
+        if not every_contrast:
             raise SettingsError(
                 f"no pair of runs has the same seed{' and settings' if self.keys else ''}, so that nothing can be compared: "
                 f"{' '.join((*(note for note in self.notes if note.startswith('Left out')), *left_out))}"
             )
         about_examples = (
             _EXAMPLES_BOUNDED
-            if any(at.test_new_examples is not None for contrast in found for at in contrast.by_learning_rate)
+            if any(at.test_new_examples is not None for contrast in every_contrast for at in contrast.by_learning_rate)
             else _EXAMPLES_UNKNOWN
         )
-        return Answer(found, (), 0, (*self.notes, *left_out, about_examples))
+        return Answer(every_contrast, (), 0, (*self.notes, *left_out, about_examples))
 
     def contrasts(self) -> tuple[Contrast, ...]:
         """Every network against the baseline, then the others against each other, under every setting that has pairs."""
-        order, found = self._pairs_of_networks(), []
+        order, every_contrast = self._pairs_of_networks(), []
         for setting, by_network in self._by_setting.items():
             drafts = [
                 (first, second, differences)
@@ -118,12 +118,12 @@ class RunTable:
             # Holm's confidences if there are several pairs.
             intervals = simultaneous_intervals([{BEST: differences} for _, _, differences in drafts])
             for (first, second, _), known in zip(drafts, intervals, strict=True):
-                found.append(self._contrast(setting, (first, second), known[BEST], len(drafts)))
-        return tuple(sorted(found, key=lambda contrast: order.index((contrast.baseline, contrast.network))))
+                every_contrast.append(self._contrast(setting, (first, second), known[BEST], len(drafts)))
+        return tuple(sorted(every_contrast, key=lambda contrast: order.index((contrast.baseline, contrast.network))))
 
     def summary(self, answer: Answer) -> Summary:
         """A row for each network and setting."""
-        order = {network: place for place, network in enumerate(self.networks)}
+        order = {network: index for index, network in enumerate(self.networks)}
         rows = [
             self._summary_row(network, setting, by_network[network], answer.contrasts)
             for setting, by_network in self._by_setting.items()
@@ -244,21 +244,21 @@ class RunTable:
         for network, runs in alone.items():
             yield (
                 f"{self._count(len(runs))} of {network}, for no other network has one with the same {same}: "
-                f"{_named(map(self._place, runs))}."
+                f"{_named(map(self._setting_and_seed, runs))}."
             )
         for network, runs in lacking.items():
             yield (
                 f"{network} has no partner for {plural(len(runs), 'run')} of {self.baseline} with the same {same}: "
-                f"{_named(map(self._place, runs))}."
+                f"{_named(map(self._setting_and_seed, runs))}."
             )
 
     def _count(self, count: int) -> str:
         return f"Left out: {count:,} of {plural(len(self.runs), 'run')}"
 
     def _name(self, run: TableRun) -> str:
-        return f"{run.network} {self._place(run)}"
+        return f"{run.network} {self._setting_and_seed(run)}"
 
-    def _place(self, run: TableRun) -> str:
+    def _setting_and_seed(self, run: TableRun) -> str:
         settings = (f"{key} {format_setting(value)}, " for key, value in zip(self.keys, run.setting, strict=True))
         return f"{''.join(settings)}seed {format_setting(run.seed)}"
 
@@ -270,11 +270,11 @@ def first_baseline(networks: Sequence[str]) -> str:
 
 def _in_order(settings: Iterable[Setting]) -> list[Setting]:
     """Sorted if they can be compared, otherwise in the order given: a sweep may have visited them at random."""
-    found = list(settings)
+    values = list(settings)
     try:
-        return sorted(found)
+        return sorted(values)
     except TypeError:
-        return found
+        return values
 
 
 def _finite(values: Mapping[Hashable, float | None]) -> list[float]:

@@ -119,8 +119,8 @@ def _remedy_of_values(targets: Tensor, outputs: tuple[int, ...], scores: int) ->
     if len(outputs) == 1 and targets.shape[1:] == (1,):
         return "a network that ends in nn.Linear(..., 1), without squeeze, returns that"
     if scores > 1 and targets.shape[1] == 1 and bool((targets == targets.round()).all()):
-        seen = describe_labels(set(targets.flatten().long().tolist()))
-        return f"the targets are floating whole numbers, as {seen}: targets[:, 0].long() makes them class numbers"
+        occurring = describe_labels(set(targets.flatten().long().tolist()))
+        return f"the targets are floating whole numbers, as {occurring}: targets[:, 0].long() makes them class numbers"
     return ""
 
 

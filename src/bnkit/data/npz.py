@@ -34,10 +34,8 @@ def read(path: Path) -> DataSet:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             missing = [name for name in _NAMES if name not in file]
             if missing:
-                raise DataError(
-                    f"{path} has no {missing[0]}; expected the arrays {', '.join(_NAMES)}, and not "
-                    f"{', '.join(file.files) or 'none'}"
-                )
+                known = f"only {', '.join(file.files)}" if file.files else "no arrays"
+                raise DataError(f"{path} has {known}, no {missing[0]}; expected the arrays {', '.join(_NAMES)}")
             arrays = {name: file[name] for name in _NAMES}
     except (
         OSError,
@@ -48,7 +46,7 @@ def read(path: Path) -> DataSet:
         NotImplementedError,
         TypeError,
     ) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = _reason(error)
         raise DataError(
             f"{path} cannot be read ({reason}); expected an .npz file with the arrays {', '.join(_NAMES)}, of numbers"
         ) from error
@@ -61,6 +59,13 @@ def read(path: Path) -> DataSet:
         for part in ("train", "test")
     )
     return DataSet(str(path), hashlib.sha256(content).hexdigest(), train, test)
+
+
+def _reason(error: Exception) -> str:
+    """Why a file cannot be read. NumPy advises to unpickle what it does not know, which would run code of the file."""
+    if "pickle" in str(error):
+        return "it is not an .npz file, or an array in it holds objects"
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _tensor(array: np.ndarray, name: str, what: str) -> Tensor:

@@ -177,11 +177,11 @@ class Experiment(BaseModel):
     @field_validator("seeds", mode="before")
     @classmethod
     def _seeds_from_count(cls, value: object) -> object:
-        if isinstance(value, bool) or not isinstance(value, int):
-            return value
-        if not 1 <= value <= _MOST_SEEDS:
+        if type(value) is int and not 1 <= value <= _MOST_SEEDS:
             raise ValueError(f"expected at least 1 seed, at most {_MOST_SEEDS:,}")
-        return tuple(range(value))
+        if type(value) is not int and not isinstance(value, (list, tuple)):
+            raise ValueError("expected a whole number, or a list of whole numbers")
+        return tuple(range(value)) if type(value) is int else value
 
     @field_validator("seeds", "arms", "networks")
     @classmethod
@@ -283,8 +283,8 @@ def read_recipe(name: str) -> dict[str, Any]:
 
 
 def _first_error(error: ValidationError, origin: str, replaced: Mapping[str, str]) -> str:
-    """The first of pydantic's errors in one line, and the number of others."""
-    first, *others = error.errors(include_url=False)
+    """The first of pydantic's errors in one line, and the number of others; a misspelt key comes before one that is missing."""
+    first, *others = sorted(error.errors(include_url=False), key=lambda known: known["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"]) or "experiment"
     option = next((name for replaced_key, name in replaced.items() if f"{key}.".startswith(f"{replaced_key}.")), None)
     if first["type"] == "extra_forbidden":

@@ -61,7 +61,7 @@ def _of_lambda(code: CodeType) -> str:
             if positions and all(begin <= start and end <= stop for start, end in positions):
                 around.append((begin, node))
     # Of the lambdas around it, the last to begin is the innermost.
-    return ast.unparse(max(around, key=lambda found: found[0])[1]) if around else ""
+    return ast.unparse(max(around, key=lambda candidate: candidate[0])[1]) if around else ""
 
 
 def _compiled(code: CodeType) -> str:

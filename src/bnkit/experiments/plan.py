@@ -222,7 +222,7 @@ def _effective_points(points: Sequence[Settings], ignored: Sequence[str]) -> lis
         return list(points)
     first: dict[Settings, int] = {}
     changed = [point.model_copy(update=dict.fromkeys(ignored)) for point in points]
-    return [point if first.setdefault(point, place) == place else None for place, point in enumerate(changed)]
+    return [point if first.setdefault(point, index) == index else None for index, point in enumerate(changed)]
 
 
 def _resolved(experiment: Experiment) -> ResolvedExperiment:

@@ -84,8 +84,8 @@ def _check_network(run: Run, components: Components) -> nn.Module:
     except (Exception, SystemExit) as error:
         raise FactoryError(
             f"network {run.network.key} raised {type(error).__name__} on {_kind(inputs)}inputs of shape "
-            f"{tuple(inputs.shape)}: {error}"
-            + ("; if the channels stand last, give inputs.permute(0, 3, 1, 2)" if data.channels_stand_last else "")
+            f"{tuple(inputs.shape)}: {' '.join(str(error).split())}; expected a network for the inputs of {data.name}"
+            + (", or, if their channels stand last, inputs.permute(0, 3, 1, 2)" if data.channels_stand_last else "")
         ) from error
     _check_output(output, targets, run.network.key, components)
     if not components.task.is_default:

@@ -158,14 +158,14 @@ def _ignored_settings(planned: Plan, components: Components) -> dict[str, tuple[
         for run in reversed(planned.runs)
         if "bn_eps" not in asked or run.settings.bn_eps != "default"
     }
-    found = {key: ineffective(components.build(run)) for key, run in first.items()}
+    by_network = {key: ineffective(components.build(run)) for key, run in first.items()}
     for key in asked:
-        if all(key in of_network for of_network in found.values()):
+        if all(key in of_network for of_network in by_network.values()):
             needs = "" if key == "bn_eps" else " that moves running statistics"
             raise SettingsError(
-                f"grid: {key}, and none of the networks {', '.join(found)} has a batch norm{needs}; expected one, or no {key}"
+                f"grid: {key}, and none of the networks {', '.join(by_network)} has a batch norm{needs}; expected one, or no {key}"
             )
-    ignored = {network: tuple(key for key in asked if key in of_network) for network, of_network in found.items()}
+    ignored = {network: tuple(key for key in asked if key in of_network) for network, of_network in by_network.items()}
     return {network: keys for network, keys in ignored.items() if keys}
 
 

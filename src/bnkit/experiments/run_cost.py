@@ -47,10 +47,10 @@ class RunCosts:
         key = (run.network.key, *(getattr(run.settings, name) for name in _NETWORK_SETTINGS))
         if key not in self._networks:
             self._networks[key] = self._of_network(run)
-        found = self._networks[key]
-        if found is None:
+        cost = self._networks[key]
+        if cost is None:
             return None
-        operations, layers = found
+        operations, layers = cost
         per_step = _FORWARD_AND_BACKWARD * operations * run.settings.batch_size
         return per_step / _OPERATIONS_PER_SECOND + layers * _SECONDS_PER_LAYER
 

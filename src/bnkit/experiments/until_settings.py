@@ -84,8 +84,8 @@ def stopping_rule(
         SettingsError: If the arguments are invalid.
     """
     if until is None:
-        given = {"margin": margin, "budget": budget, "max_seeds": max_seeds}
-        for name, value in given.items():
+        limits = {"margin": margin, "budget": budget, "max_seeds": max_seeds}
+        for name, value in limits.items():
             if value is not None:
                 raise SettingsError(f"`{name}` {value} says when seeds are enough; expected `until` decided with it")
         return None

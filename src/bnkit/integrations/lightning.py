@@ -81,6 +81,9 @@ class RecalibrateCallback(Recalibrates, Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._module = None
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._check(pl_module)
+
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking and may_recalibrate(pl_module):
             self._remember(pl_module)
@@ -116,13 +119,13 @@ class RecalibrateCallback(Recalibrates, Callback):
 
     def _recalibrate(self, trainer: Trainer, module: LightningModule) -> None:
         batches = self._batches_of(trainer.train_dataloader)
-        given = Batches(batches, self._forward)
+        passes = Batches(batches, self._forward)
 
         def forward(model: Any, batch: Any) -> Any:
             moved = module.on_before_batch_transfer(batch, 0)
             moved = trainer.strategy.batch_to_device(moved, dataloader_idx=0)
             with trainer.precision_plugin.forward_context():
-                return given.run(model, moved, 1)
+                return passes.run(model, moved, 1)
 
         self._recalibrate_on(module, batches, forward)
 
@@ -136,6 +139,9 @@ class FreezeCallback(FreezesFromAnEpoch, Callback):
         start_epoch: The first epoch, from 0, in which they are frozen.
         include, exclude, affine: As for ``bnkit.freeze``.
     """
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._check(pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._freeze_if_due(pl_module, trainer.current_epoch)

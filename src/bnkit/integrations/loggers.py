@@ -65,6 +65,6 @@ def loggers(names: Sequence[str], folder: Path) -> Loggers:
     Raises:
         SettingsError: The package of a logger is not installed.
     """
-    made = {name: getattr(importlib.import_module(_HOMES[name][0]), _HOMES[name][1])(folder) for name in names}
-    training = tuple(made.pop(name) for name in ("tensorboard",) if name in made)
-    return Loggers(tuple(made.values()), training)
+    loggers = {name: getattr(importlib.import_module(_HOMES[name][0]), _HOMES[name][1])(folder) for name in names}
+    training = tuple(loggers.pop(name) for name in ("tensorboard",) if name in loggers)
+    return Loggers(tuple(loggers.values()), training)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from inspect import Parameter, signature
 from typing import Any
 
 from torch import Tensor, nn
 
+from bnkit.argument_checks import check_bool, check_callable, check_int
 from bnkit.checks.findings_output import Findings
 from bnkit.checks.training_monitor import Monitor
 from bnkit.errors import SettingsError
 from bnkit.integrations.training_batches import DEFAULT_LIMIT, TrainingBatches
+from bnkit.message_parts import unknown_name
 from bnkit.model.edit.freeze import freeze
-from bnkit.model.inspect.batches import Forward
+from bnkit.model.inspect.batches import Batches, Forward
 from bnkit.model.inspect.name_patterns import Patterns
+from bnkit.model.inspect.recognise_batch_norm import matching_names, required_batch_norm_sites
 from bnkit.model.statistics.recalibrate import recalibrate
 from bnkit.model.statistics.running_stats_drift import Recalibration
 from bnkit.model.statistics.temporary_recalibration import restore_statistics, running_statistics
@@ -27,11 +31,17 @@ class Monitors:
 
     Attributes:
         monitor: The monitor of the present or the last training; None before the first.
+
+    Raises:
+        SettingsError: An argument is invalid.
     """
 
     def __init__(
         self, every: int = 200, *, on_findings: Callable[[Findings], object] | None = None, **options: Any
     ) -> None:
+        check_int("every", every)
+        check_callable("on_findings", on_findings)
+        _check_options(options, Monitor)
         self._options = {"every": every, "on_findings": on_findings, **options}
         self.monitor: Monitor | None = None
 
@@ -51,6 +61,9 @@ class Recalibrates:
 
     Attributes:
         recalibration: The last recalibration; None before the first.
+
+    Raises:
+        SettingsError: An argument is invalid.
     """
 
     def __init__(
@@ -62,6 +75,15 @@ class Recalibrates:
         forward: Forward | None = None,
         **options: Any,
     ) -> None:
+        if limit is not None:
+            check_int("limit", limit)
+        check_bool("keep", keep)
+        check_callable("forward", forward)
+        _check_options(options, recalibrate)
+        if batches is not None and not Batches(batches, forward, options.get("batch_size")).is_repeatable:
+            raise SettingsError(
+                f"batches is a {type(batches).__name__}, which is exhausted after one recalibration; expected a DataLoader or a list"
+            )
         self._batches, self._limit, self._keep = batches, limit, keep
         self._forward, self._options = forward, options
         self._before: dict[str, Tensor] | None = None
@@ -74,6 +96,10 @@ class Recalibrates:
             SettingsError: No batches were given, and ``loader`` is not a ``DataLoader``.
         """
         return TrainingBatches(loader, self._limit) if self._batches is None else self._batches
+
+    def _check(self, model: nn.Module) -> None:
+        """Refuse, before it trains, a ``model`` that cannot be recalibrated later."""
+        _check_places(model, self._options)
 
     def _remember(self, model: nn.Module) -> None:
         """Remember the running statistics for ``_restore``, unless those of the data are to be kept."""
@@ -98,7 +124,7 @@ class FreezesFromAnEpoch:
         include, exclude, affine: As for ``bnkit.freeze``.
 
     Raises:
-        SettingsError: ``start_epoch`` is negative.
+        SettingsError: An argument is invalid.
     """
 
     def __init__(
@@ -109,12 +135,40 @@ class FreezesFromAnEpoch:
         exclude: Patterns | None = None,
         affine: bool = False,
     ) -> None:
-        if start_epoch < 0:
-            raise SettingsError(f"start_epoch={start_epoch}; expected 0 or more")
+        check_int("start_epoch", start_epoch, 0)
+        check_bool("affine", affine)
         self._start_epoch = start_epoch
         self._options: dict[str, Any] = {"include": include, "exclude": exclude, "affine": affine}
+
+    def _check(self, model: nn.Module) -> None:
+        """Refuse, before it trains, a ``model`` that cannot be frozen later."""
+        _check_places(model, self._options)
 
     def _freeze_if_due(self, model: nn.Module, epoch: int) -> None:
         """Freeze the batch norms of ``model`` if ``epoch`` is the first one or later."""
         if epoch >= self._start_epoch:
             freeze(model, **self._options)
+
+
+def _check_options(given: Mapping[str, Any], function: Callable[..., Any]) -> None:
+    """Make sure that ``function`` has the options ``given``: it is called after hours of training.
+
+    Raises:
+        SettingsError: It has no option of that name.
+    """
+    parameters = signature(function).parameters.values()
+    known = [parameter.name for parameter in parameters if parameter.kind is Parameter.KEYWORD_ONLY]
+    for name in given:
+        if name not in known:
+            raise SettingsError(unknown_name("unknown option", name, known))
+
+
+def _check_places(model: nn.Module, options: Mapping[str, Any]) -> None:
+    """Make sure that ``model`` has batch norms, and that the patterns in ``options`` match some.
+
+    Raises:
+        ModelError: There is no batch norm.
+        SettingsError: A pattern matches none.
+    """
+    sites = required_batch_norm_sites(model)
+    matching_names([site.names for site in sites], options.get("include"), options.get("exclude"))

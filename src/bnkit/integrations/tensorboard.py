@@ -61,8 +61,8 @@ class TensorBoard(Callback):
         self._of_the_end = (f"test_{field}", field, "loss")
 
     def model_ready(self, run: Run, model: nn.Module, parts: Splits, epochs_done: int) -> None:
-        place = self._path / f"{run.number:04}-{run.network.key}-seed{run.seed}-{run.run_id}"
-        self._writer = self._library.SummaryWriter(str(place), purge_step=epochs_done + 1, flush_secs=10)
+        folder = self._path / f"{run.number:04}-{run.network.key}-seed{run.seed}-{run.run_id}"
+        self._writer = self._library.SummaryWriter(str(folder), purge_step=epochs_done + 1, flush_secs=10)
         inputs, _ = parts.train.head(min(_IMAGES, run.settings.batch_size))
         if inputs.dim() == 4 and inputs.shape[1] in (1, 3):
             images = inputs.cpu().numpy()

@@ -99,6 +99,7 @@ class RecalibrateCallback(Recalibrates, TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self._check(kwargs["model"])
         file = _checkpoint(args, state) / _MOVING_AVERAGES
         if state.global_step > 0 and file.is_file():
             saved, model = load_file(file), kwargs["model"]
@@ -158,6 +159,11 @@ class FreezeCallback(FreezesFromAnEpoch, TrainerCallback):
         start_epoch: The first epoch, from 0, in which they are frozen.
         include, exclude, affine: As for ``bnkit.freeze``.
     """
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._check(kwargs["model"])
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

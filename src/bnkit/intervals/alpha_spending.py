@@ -135,8 +135,8 @@ def _level_by_simulation(looks: tuple[int, ...], error: float) -> float:
         by_any |= size > usual
         if pairs in looks:
             left = size[~by_looks]
-            place = len(left) - max(int(by_any.sum()) - int(by_looks.sum()), 1)
-            limit = float(np.partition(left, place)[place])
+            index = len(left) - max(int(by_any.sum()) - int(by_looks.sum()), 1)
+            limit = float(np.partition(left, index)[index])
             by_looks |= size >= limit
     t = math.sqrt((looks[-1] - 1) * limit / (1 - limit))
     return 2 * float(stdtr(looks[-1] - 1, -t))

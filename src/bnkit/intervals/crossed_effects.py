@@ -149,8 +149,8 @@ def interval_for_new_examples(
     Examples:
         >>> from bnkit.intervals.proportions import difference_interval
         >>> these = difference_interval([0.0, 0.0, 0.0], 100)
-        >>> found = interval_for_new_examples([0.0] * 3, largest_spread(0.0, 0.0, 100), these, resolution=0.01)
-        >>> round(these.high, 4), round(found.high, 4), found.counted
+        >>> wider = interval_for_new_examples([0.0] * 3, largest_spread(0.0, 0.0, 100), these, resolution=0.01)
+        >>> round(these.high, 4), round(wider.high, 4), wider.counted
         (0.0192, 0.0272, 100)
     """
     mean, n = fmean(values), len(values)

@@ -17,9 +17,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
         [0.03, 0.06, 0.06]
     """
     adjusted, highest = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        highest = max(highest, min(1.0, p_values[place] * (len(p_values) - rank)))
-        adjusted[place] = highest
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, p_values[index] * (len(p_values) - rank)))
+        adjusted[index] = highest
     return adjusted
 
 
@@ -35,7 +35,7 @@ def holm_confidences(p_values: Sequence[float]) -> list[float]:
     """
     error, count = 1 - CONFIDENCE, len(p_values)
     rejected = sum(adjusted <= error for adjusted in holm(p_values))
-    found = [0.0] * count
-    for rank, place in enumerate(sorted(range(count), key=p_values.__getitem__)):
-        found[place] = 1 - error / (count - min(rank, rejected))
-    return found
+    confidences = [0.0] * count
+    for rank, index in enumerate(sorted(range(count), key=p_values.__getitem__)):
+        confidences[index] = 1 - error / (count - min(rank, rejected))
+    return confidences

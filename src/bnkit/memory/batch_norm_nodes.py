@@ -139,14 +139,15 @@ def _read_operation(node: Any, nodes: SavedTensorReader, _allow_fused: bool) -> 
     saved = nodes.read_attributes(node, ("saved_tensors",))
     if len(saved) != 7:
         return None
-    activation, eps, count, given, kernel = node.others
+    activation, eps, count, is_given, kernel = node.others
     mask, statistics = saved[5], saved[6]
     if statistics is None:
         return None
     kept_mask = None if mask is None else mask.value()
     float64_compute = node.float64_compute
     return _formula(
-        saved, ForwardConfig(not given, eps, activation, kept_mask, count, statistics.value(), kernel, float64_compute)
+        saved,
+        ForwardConfig(not is_given, eps, activation, kept_mask, count, statistics.value(), kernel, float64_compute),
     )
 
 

@@ -140,7 +140,7 @@ class Graph:
         if type(node).__name__ in _POOLS:
             self._narrow(node)
             return None
-        return self._made(node, number)
+        return self._formula_of(node, number)
 
     def _narrow(self, node: Any) -> None:
         """Store the indices that a max-pool's ``node`` saved in the smallest sufficient dtype."""
@@ -158,7 +158,7 @@ class Graph:
         if formula.narrow.stride() == tensor.stride() and storage.nbytes == tensor.numel() * tensor.element_size():
             storage.drop(formula)
 
-    def _made(self, node: Any, number: int) -> Formula | None:
+    def _formula_of(self, node: Any, number: int) -> Formula | None:
         name = type(node).__name__
         if name in ACTIVATIONS:
             return self._activation(node, name)
@@ -186,7 +186,7 @@ class Graph:
         saved: SavedTensor | None = None if known is None else known()
         if saved is not None and saved.storage is not self._wanted and saved.storage.is_current():
             return Leaf(saved.new_use())
-        return self._made(source, number)
+        return self._formula_of(source, number)
 
     def _activation(self, node: Any, name: str) -> Formula | None:
         of = self._argument(node, 0)

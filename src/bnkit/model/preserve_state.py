@@ -275,7 +275,7 @@ def isolate_from_ambient_modes(verb: Callable[Arguments, Result]) -> Callable[Ar
     """
 
     @wraps(verb)
-    def apart(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+    def isolated(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         with ExitStack() as stack:
             if torch.is_inference_mode_enabled():
                 stack.enter_context(torch.inference_mode(False))
@@ -287,7 +287,7 @@ def isolate_from_ambient_modes(verb: Callable[Arguments, Result]) -> Callable[Ar
             parametrize._cache_enabled = 0
             return verb(*args, **kwargs)
 
-    return apart
+    return isolated
 
 
 def copy_values(tensor: torch.Tensor, content: torch.Tensor) -> None:

@@ -167,6 +167,6 @@ def _is_harmless(node: ast.AST) -> bool:
 
 def _is_function(name: str) -> bool:
     """Whether this is the name of a numeric function of PyTorch or sympy."""
-    found = getattr(sympy, name, None)
-    is_of_sympy = isinstance(found, type) and issubclass(found, (sympy.Expr, sympy.logic.boolalg.Boolean))
+    attribute = getattr(sympy, name, None)
+    is_of_sympy = isinstance(attribute, type) and issubclass(attribute, (sympy.Expr, sympy.logic.boolalg.Boolean))
     return name in functions.__all__ or is_of_sympy

@@ -125,7 +125,7 @@ def _write_weights(model: nn.Module, path: Path, example_inputs: Any) -> None:
         raise
     except Exception as error:  # safetensors has its own error class; lazy parameters and extra state raise others
         raise ModelError(
-            f"{type(model).__name__} cannot be written as safetensors ({_told(error)}); expected tensors alone in its state_dict"
+            f"{type(model).__name__} cannot be written as safetensors ({_one_line(error)}); expected tensors alone in its state_dict"
         ) from error
 
 
@@ -157,12 +157,12 @@ def _name_batch(model: Any, program: ExportedProgram) -> None:
         names.setdefault(str(rows), f"batch_{name}" if names else "batch")
     entries = [entry for node in model.graph.all_nodes() for entry in node.outputs]
     for entry in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values(), *entries):
-        for place, size in enumerate(entry.shape or ()):
+        for dimension, size in enumerate(entry.shape or ()):
             text = str(getattr(size, "value", None) or "")
             if text.isdecimal():  # the model requires this size
-                entry.shape[place] = int(text)
+                entry.shape[dimension] = int(text)
             elif set(_SYMBOL.findall(text)) & names.keys():
-                entry.shape[place] = _SYMBOL.sub(lambda found: names.get(found[0], found[0]), text)
+                entry.shape[dimension] = _SYMBOL.sub(lambda match: names.get(match[0], match[0]), text)
 
 
 _WRITERS: dict[str, Callable[[Any, Path, Any], None]] = {
@@ -192,7 +192,7 @@ def _exported(model: nn.Module | ExportedProgram, example: Example) -> Iterator[
         raise
     except Exception as error:
         raise ModelError(
-            f"{type(model).__name__} cannot be exported: {_told(error)}; expected a model that torch.export takes, or .safetensors"
+            f"{type(model).__name__} cannot be exported: {_one_line(error)}; expected a model that torch.export takes, or .safetensors"
         ) from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):
@@ -212,6 +212,6 @@ def _program(model: nn.Module, example: Example) -> ExportedProgram:
         return torch.export.export(model, example.arguments, example.keywords)
 
 
-def _told(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     text = re.sub("\x1b\\[[0-9;]*m", "", str(error))  # the ONNX exporter colours its messages
     return f"{type(error).__name__}: {' '.join(text.split())[:_TOLD]}"

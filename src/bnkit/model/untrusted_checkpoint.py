@@ -66,5 +66,5 @@ def hyper_parameters(path: Path) -> dict[str, Any]:
         content = read_checkpoint(path)
     except Exception:  # loading the weights raises a better message
         return {}
-    found = content.get("hyper_parameters") if isinstance(content, dict) else None
-    return {key: value for key, value in found.items() if isinstance(key, str)} if isinstance(found, dict) else {}
+    values = content.get("hyper_parameters") if isinstance(content, dict) else None
+    return {key: value for key, value in values.items() if isinstance(key, str)} if isinstance(values, dict) else {}

@@ -51,9 +51,9 @@ def check_residual(x: Tensor, residual: Tensor | None, called: Called) -> None:
         )
 
 
-def check_channels(x: Tensor, called: Called, **given: Tensor | None) -> None:
+def check_channels(x: Tensor, called: Called, **tensors: Tensor | None) -> None:
     """Raise a SettingsError if one of the ``given`` tensors does not hold a float for each channel of ``x``."""
-    for name, tensor in given.items():
+    for name, tensor in tensors.items():
         if tensor is None:
             continue
         if tuple(tensor.shape) != (x.shape[1],):

@@ -165,5 +165,5 @@ def _empty_batch_forward(args: BatchNormArgs) -> Tensor:
     mean = x.new_zeros(x.shape[1], dtype=number) if mean is None else mean
     variance = x.new_ones(x.shape[1], dtype=number) if variance is None else variance
     # A copy, because the buffers may be updated before the backward pass.
-    given = args._replace(running_mean=mean.clone(), running_var=variance.clone(), training=False)
-    return select("reference", x).kernel.running_stats_forward(given)
+    eval_args = args._replace(running_mean=mean.clone(), running_var=variance.clone(), training=False)
+    return select("reference", x).kernel.running_stats_forward(eval_args)

@@ -42,14 +42,14 @@ class Answer:
         """Compute the answer from ``results``."""
         own = [results.records.get(run.run_id) for run in results.plan if results.is_own(run)]
         incomplete = sum(record is None or record.status in (None, Status.RUNNING) for record in own)
-        found = contrasts(results)
+        every_contrast = contrasts(results)
         notes = (
             *_runs_of_calls(len(own), len(results.plan) - len(own)),
             *(() if results.growth is None else results.growth.sentences()),
             *results.notes,
-            *_examples_not_known(found, results),
+            *_examples_not_known(every_contrast, results),
         )
-        return cls(found, population_gaps(results), incomplete, notes)
+        return cls(every_contrast, population_gaps(results), incomplete, notes)
 
     @property
     def headline(self) -> str:
@@ -57,18 +57,20 @@ class Answer:
         for contrast in self.contrasts:
             if contrast.best is not None:
                 return headline(contrast.best, contrast, self.contrasts)
-        return "There is nothing to compare yet." if self.incomplete else "Nothing can be compared: see below why."
+        if self.incomplete:
+            return "There is nothing to compare yet."
+        why = self.contrasts[0].chosen_by if self.contrasts else "there is no second network"
+        return f"Nothing can be compared: {why}."
 
     def paragraphs(self) -> Iterator[tuple[str, list[str]]]:
         """A heading and its sentences, for each contrast, and then for all of them together."""
         for contrast in self.contrasts:
             yield _heading(contrast), list(_sentences(contrast))
-        rest = [_gap_sentence(gap) for gap in self.population_gaps]
+        rest = [] if self.contrasts or self.incomplete else [self.headline]
+        rest += [_gap_sentence(gap) for gap in self.population_gaps]
         if self.incomplete:
-            have = "has" if self.incomplete == 1 else "have"
-            rest.append(
-                f"{plural(self.incomplete, 'run')} of the plan {have} not ended; the figures are those of the others."
-            )
+            have, are = ("has", "is") if self.incomplete == 1 else ("have", "are")
+            rest.append(f"{plural(self.incomplete, 'run')} of the plan {have} not ended, and {are} not in the figures.")
         rest += self.notes
         if rest:
             yield "Also", rest
@@ -103,7 +105,7 @@ def _runs_of_calls(own: int, earlier: int) -> Iterator[str]:
         )
 
 
-def _examples_not_known(found: Sequence[Contrast], results: Results) -> Iterator[str]:
+def _examples_not_known(every_contrast: Sequence[Contrast], results: Results) -> Iterator[str]:
     """Which intervals are not based on the recorded score of each test example, and why."""
     lost = [
         run.number
@@ -115,7 +117,9 @@ def _examples_not_known(found: Sequence[Contrast], results: Results) -> Iterator
             f"The file of test scores is missing or damaged in {plural(len(lost), 'run')} ({', '.join(map(str, lost))}); what their "
             "examples scored counts as not recorded."
         )
-    intervals = [at.test_new_examples for contrast in found for at in contrast.by_learning_rate if at.test is not None]
+    intervals = [
+        at.test_new_examples for contrast in every_contrast for at in contrast.by_learning_rate if at.test is not None
+    ]
     known = [interval for interval in intervals if interval is not None]
     if len(known) < len(intervals):
         yield (
@@ -132,10 +136,10 @@ def _examples_not_known(found: Sequence[Contrast], results: Results) -> Iterator
         yield f"Which test examples were answered right is not recorded for up to {plural(max(without), 'pair')} of runs."
 
 
-def _json(found: Contrast | PopulationGap) -> dict[str, Any]:
+def _json(result: Contrast | PopulationGap) -> dict[str, Any]:
     return {
         "measure" if key == "objective" else key: value
-        for key, value in asdict(found).items()
+        for key, value in asdict(result).items()
         if value is not None or key not in ("margin", "looks")
     }
 

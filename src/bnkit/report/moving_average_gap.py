@@ -41,7 +41,7 @@ def population_gaps(results: Results) -> tuple[PopulationGap, ...]:
     """The networks, settings and rates for which the moving average and the population statistics give different results."""
     objective = Objective.of(results.plan.task)
     finals = [(outcome.run, outcome.final) for outcome in outcomes(results) if outcome.final is not None]
-    found = []
+    gaps = []
     for network, setting, lr in product(
         results.plan.networks, settings_of(results.plan), dict.fromkeys(results.plan.experiment.grid.lr)
     ):
@@ -54,9 +54,9 @@ def population_gaps(results: Results) -> tuple[PopulationGap, ...]:
             and (moving := objective.test(final)) is not None
             and (population := objective.population(final)) is not None
         ]
-        apart = sum(objective.disagree(moving, population) for moving, population in pairs)
-        if apart:
-            found.append(
+        disagreeing = sum(objective.disagree(moving, population) for moving, population in pairs)
+        if disagreeing:
+            gaps.append(
                 PopulationGap(
                     network,
                     lr,
@@ -64,9 +64,9 @@ def population_gaps(results: Results) -> tuple[PopulationGap, ...]:
                     objective,
                     fmean(moving for moving, _ in pairs),
                     fmean(population for _, population in pairs),
-                    apart,
+                    disagreeing,
                     len(pairs),
                     max(pairs, key=lambda pair: abs(pair[0] - pair[1])),
                 )
             )
-    return tuple(found)
+    return tuple(gaps)

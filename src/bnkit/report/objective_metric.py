@@ -123,9 +123,9 @@ class Objective:
 
     def conclude(self, difference: Interval | None, margin: float | None = None) -> Conclusion:
         """The conclusion from a difference of two means: a gain is an improvement; ``margin`` is the largest trifle."""
-        found = conclude(difference, margin if margin is not None else _POINT if self.is_accuracy else 0.0)
+        conclusion = conclude(difference, margin if margin is not None else _POINT if self.is_accuracy else 0.0)
         turned = {Conclusion.GAIN: Conclusion.LOSS, Conclusion.LOSS: Conclusion.GAIN}
-        return turned.get(found, found) if self.minimize else found
+        return turned.get(conclusion, conclusion) if self.minimize else conclusion
 
     def disagree(self, first: float, second: float) -> bool:
         """Whether two values differ enough to count as different results."""

@@ -214,10 +214,10 @@ def _columns(objective: Objective) -> str:
 
 def _environment(results: Results) -> Sequence[tuple[str, str]]:
     """The versions and machine that the runs were trained with; several values if they differ."""
-    found: dict[str, dict[str, None]] = {}
+    by_key: dict[str, dict[str, None]] = {}
     for run in results.plan:
         for key, value in results.records.get(run.run_id, Record()).environment.items():
             if key != "time" and value is not None:
                 text = value if isinstance(value, str) else dumps(value)
-                found.setdefault(key.replace("_", " "), {})[text] = None
-    return [(key, "; ".join(values)) for key, values in found.items()]
+                by_key.setdefault(key.replace("_", " "), {})[text] = None
+    return [(key, "; ".join(values)) for key, values in by_key.items()]

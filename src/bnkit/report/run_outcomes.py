@@ -123,11 +123,11 @@ def points_of(runs: Iterable[Run], keys: Iterable[str]) -> list[Mapping[str, obj
     A run on which a key has no effect (None) is part of every combination that agrees with it in the others.
     """
     keys = tuple(keys)
-    found = dict.fromkeys(tuple(getattr(run.settings, key) for key in keys) for run in runs)
-    full = [values for values in found if None not in values]
+    combinations = dict.fromkeys(tuple(getattr(run.settings, key) for key in keys) for run in runs)
+    full = [values for values in combinations if None not in values]
     return [
         dict(zip(keys, values, strict=True))
-        for values in found
+        for values in combinations
         if None not in values or not any(_agree(values, other) for other in full)
     ]
 

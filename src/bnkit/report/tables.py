@@ -32,7 +32,7 @@ def summary_table(results: Results) -> Table:
             any_lost = any_lost or lost > 0
             mean, ends = _mean_over_seeds(interval, objective.text)
             new = mean_for_new_examples(runs)
-            any_new = any_new or new is not None
+            any_new = any_new or (new is not None and new.low is not None)
             n = 0 if interval is None else interval.n
             rows.append(
                 (
@@ -132,7 +132,9 @@ def epochs_table(results: Results) -> Table:
 
 def first_layer_table(results: Results) -> Table:
     """For each run with batch norm, gamma and beta of its first one as learned."""
-    found = [(run, results.records[run.run_id].first_layer) for run in results.plan if run.run_id in results.records]
+    first_layers = [
+        (run, results.records[run.run_id].first_layer) for run in results.plan if run.run_id in results.records
+    ]
     rows = [
         (
             *(str(run.number), run.network.key, str(run.seed), layer["site"]),
@@ -141,7 +143,7 @@ def first_layer_table(results: Results) -> Table:
                 for name in ("gamma", "beta")
             ),
         )
-        for run, layer in found
+        for run, layer in first_layers
         if layer is not None
     ]
     columns: Columns = (

@@ -100,6 +100,12 @@ def test_both_intervals_are_drawn_where_both_are_known():
     [
         ("test_acuracy", {}, "no figure is called 'test_acuracy'; .*did you mean 'test_accuracy'"),
         ("layers", {}, "no figure is called 'layers'"),
+        ("test_scores", {}, "no figure is called 'test_scores'"),
+        (
+            "metric",
+            {"lr": 0.1},
+            "no run has recorded metric; expected a figure that one has, such as loss or difference",
+        ),
         ("loss", {}, "name 2 points of the grid; expected one: give a value for lr"),
         ("difference", {"lr": 7.0}, "there is no difference to plot under the settings {'lr': 7.0}"),
         ("difference", {"rate": 1}, "unknown setting 'rate'"),
@@ -128,6 +134,7 @@ def test_axes_of_something_else_are_refused():
         plotted(lambda axes: None, Figure(), (3, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ending", "start"), [("pdf", b"%PDF"), ("svg", b"<?xml"), ("png", b"\x89PNG")])
 def test_the_same_figures_give_the_same_file(tmp_path, ending, start):
     results = _results()
@@ -166,7 +173,7 @@ def test_long_labels_leave_room_for_the_intervals(tmp_path):
     assert [text.get_text() for text in axes.texts] == [row.label] * 2 and not axes.get_yticklabels()
 
 
-def test_names_are_no_formulas():
+def test_dollar_signs_in_names_are_escaped():
     row = DifferenceRow("$x$", "$x$", "$_y", Interval(0.1, 0.05, 0.15, 3))
     axes = Figure().subplots()
     draw_differences([row], ["$_y", "$x$"], Objective())(axes)

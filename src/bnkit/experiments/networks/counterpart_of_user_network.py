@@ -37,14 +37,14 @@ def make_twin(model: nn.Module, arm: Arm, example: Tensor, key: str) -> nn.Modul
     Raises:
         FactoryError: If there is nothing to remove and nowhere to add, or the network does not run on such inputs.
     """
-    found = batch_norm_sites(model)
-    for site in found:
+    sites = batch_norm_sites(model)
+    for site in sites:
         if isinstance(site.recognised_as, Unrecognized) and site.recognised_as.is_subclass:
             raise FactoryError(
                 f"network {key}: {site.name or 'the model'} is a {type(site.module).__name__}, which {site.recognised_as.reason}; "
                 f"expected batch norms that compute what PyTorch's do; {_BY_HAND}"
             )
-    has_batch_norm = any(isinstance(site.recognised_as, BatchNormLike) for site in found)
+    has_batch_norm = any(isinstance(site.recognised_as, BatchNormLike) for site in sites)
     try:
         if arm.name == "no_batch_norm":
             return remove(model, example).model if has_batch_norm else model

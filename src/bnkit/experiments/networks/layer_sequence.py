@@ -40,13 +40,13 @@ def _may_swap(module: nn.Module, pool: MaxPool2d, input: Tensor) -> bool:
         type(module) is nn.ReLU
         and not module.inplace
         and pool.is_fast(input)  # before what torch.compile cannot trace
-        and not any(map(_is_watched, (module, pool)))
+        and not any(map(_has_hooks, (module, pool)))
         and not _has_any_global_hook()  # type: ignore[no-untyped-call]
         and torch._C._len_torch_function_stack() == 0
     )
 
 
-def _is_watched(module: nn.Module) -> bool:
+def _has_hooks(module: nn.Module) -> bool:
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks

@@ -61,8 +61,8 @@ class _MaxPool(torch.autograd.Function):
         planes = images * channels
         together = next(size for size in range(min(planes, _MAX_CHANNELS), 0, -1) if planes % size == 0)
         grouped = x.view(-1, together, height, width).contiguous(memory_format=torch.channels_last)
-        found: tuple[Tensor, Tensor] = torch.ops.aten.max_pool2d_with_indices(grouped, *_WINDOWS)
-        pooled, indices = (one.contiguous().view(images, channels, *one.shape[2:]) for one in found)
+        results: tuple[Tensor, Tensor] = torch.ops.aten.max_pool2d_with_indices(grouped, *_WINDOWS)
+        pooled, indices = (one.contiguous().view(images, channels, *one.shape[2:]) for one in results)
         ctx.save_for_backward(indices, *([pooled.relu_()] if relu else []))
         return pooled
 

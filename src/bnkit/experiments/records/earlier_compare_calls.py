@@ -92,9 +92,9 @@ def folder_runs(folder: Path, own: Plan) -> FolderRuns:
     if own.experiment.until is not None:
         return FolderRuns(own, ids, notes=(_not_asked_for(len(further)),) if further else ())
     looks = _looks(folder, own.experiment)
-    told = (_looks_note(looks),) if looks else ()
+    looks_notes = (_looks_note(looks),) if looks else ()
     if not further:
-        return FolderRuns(own, ids, notes=told, looks=looks)
+        return FolderRuns(own, ids, notes=looks_notes, looks=looks)
     networks = _Networks(own.experiment)
     earlier: dict[str, tuple[Experiment, Run]] = {}
     runs, reasons = list(own), dict[str, list[str]]()
@@ -109,7 +109,7 @@ def folder_runs(folder: Path, own: Plan) -> FolderRuns:
                 earlier[run.run_id] = (experiment, run)
                 runs.append(replace(run, network=taken[run.network.key]))
     left = len(further) - len(earlier)
-    notes = (*((_note(left, reasons),) if left else ()), *told)
+    notes = (*((_note(left, reasons),) if left else ()), *looks_notes)
     if not earlier:
         return FolderRuns(own, ids, notes=notes, looks=looks)
     numbered = tuple(
@@ -129,7 +129,7 @@ def _looks(folder: Path, own: Experiment) -> tuple[int, ...]:
     """The number of seeds at each call that asks the question of ``own``, as in ``FolderRuns``."""
     identities = {network.identity for network in _resolved(own).networks}
     seeds: set[int] = set()
-    found: set[int] = set()
+    counts: set[int] = set()
     for experiment in (*(experiment for _, experiment in _calls(folder)), own):
         shared = identities & {network.identity for network in _resolved(experiment).networks}
         if not shared or _difference(own, experiment):
@@ -139,9 +139,9 @@ def _looks(folder: Path, own: Experiment) -> tuple[int, ...]:
         else:
             recorded = _recorded(folder)
             seeds |= {run.seed for run in plan(experiment) if run.run_id in recorded}
-            found |= set(range(FEWEST, len(seeds)))  # its rule looks after every round
-        found.add(len(seeds))
-    counted = sorted(count for count in found if count >= FEWEST)  # with fewer there was no verdict
+            counts |= set(range(FEWEST, len(seeds)))  # its rule looks after every round
+        counts.add(len(seeds))
+    counted = sorted(count for count in counts if count >= FEWEST)  # with fewer there was no verdict
     return tuple(counted) if len(counted) > 1 else ()
 
 
@@ -170,14 +170,14 @@ class _Networks:
         both_dictionaries = self._is_dictionary and _is_dictionary(experiment)
         taken, others = {}, []
         for network in _resolved(experiment).networks:
-            found = self._find(network, both_dictionaries=both_dictionaries)
-            if found is None:
+            counterpart = self._find(network, both_dictionaries=both_dictionaries)
+            if counterpart is None:
                 others.append(network.key)
                 continue
-            taken[network.key] = self.known[found.key] = found
-            ignored = (*self.ignored.get(found.key, ()), *_resolved(experiment).ignored.get(network.key, ()))
+            taken[network.key] = self.known[counterpart.key] = counterpart
+            ignored = (*self.ignored.get(counterpart.key, ()), *_resolved(experiment).ignored.get(network.key, ()))
             if ignored:
-                self.ignored[found.key] = tuple(dict.fromkeys(ignored))
+                self.ignored[counterpart.key] = tuple(dict.fromkeys(ignored))
         return taken, tuple(others)
 
     def _find(self, network: NetworkIdentity, *, both_dictionaries: bool) -> NetworkIdentity | None:
@@ -276,7 +276,7 @@ def _joined(calls: Sequence[Experiment], runs: Sequence[Run], ignored: Mapping[s
         for key in Settings.model_fields
     }
     # "auto" may have been another device.
-    values = {key: found for key, found in values.items() if key in asked or len(found) > 1}
+    values = {key: distinct for key, distinct in values.items() if key in asked or len(distinct) > 1}
     networks = dict.fromkeys((*_resolved(own).networks, *(run.network for run in runs)))
     settled = _resolved(own).model_copy(update={"networks": tuple(networks), "ignored": dict(ignored)})
     return own.model_copy(
@@ -289,8 +289,8 @@ def _joined(calls: Sequence[Experiment], runs: Sequence[Run], ignored: Mapping[s
 
 
 def _note(count: int, reasons: Mapping[str, Sequence[str]]) -> str:
-    told = "; ".join(f"{reason} ({', '.join(calls)})" for reason, calls in reasons.items())
+    reasons_text = "; ".join(f"{reason} ({', '.join(calls)})" for reason, calls in reasons.items())
     return (
         f"The folder holds {count} more run{'' if count == 1 else 's'} in answer to another question, not counted here: "
-        f"{told or 'of calls that an earlier version did not keep'}."
+        f"{reasons_text or 'of calls that an earlier version did not keep'}."
     )

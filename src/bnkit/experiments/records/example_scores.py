@@ -82,5 +82,5 @@ def _read(arrays: Any, name: str, examples: int) -> np.ndarray[Any, Any] | None:
     values = arrays[name]
     if values.dtype == np.uint8:
         return np.unpackbits(values, count=examples).astype(bool)
-    found: np.ndarray[Any, Any] = values.astype(np.float64) * float(arrays[f"{name}_scale"])
-    return found
+    scores: np.ndarray[Any, Any] = values.astype(np.float64) * float(arrays[f"{name}_scale"])
+    return scores

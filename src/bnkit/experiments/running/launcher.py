@@ -79,8 +79,8 @@ def _launch_here(request: RunRequest, callback: EventHandler) -> Iterator[Prepar
     plan, components = resolve_experiment(request.experiment, *request.overrides, before, options.threads)
     workers = worker_count_for(request, request.asked(plan, request.folder), components, callback)
     if workers == 0:
-        way = in_process.launch(plan, components, request, callback)
+        launched = in_process.launch(plan, components, request, callback)
     else:
-        way = pool.launch(plan, components, request, callback, workers)
-    with way as prepared:
+        launched = pool.launch(plan, components, request, callback, workers)
+    with launched as prepared:
         yield prepared

@@ -37,8 +37,8 @@ def launch(request: RunRequest, callback: EventHandler) -> Iterator[PreparedExpe
         SettingsError: If an option requests another way to train.
     """
     options, experiment = request.options, request.experiment
-    given = replace(options, try_training=True, workers=None if options.workers == "auto" else options.workers)
-    if given != LaunchOptions():
+    requested = replace(options, try_training=True, workers=None if options.workers == "auto" else options.workers)
+    if requested != LaunchOptions():
         raise SettingsError("`workers`, `run_timeout` or `engine` under torchrun; expected none of them with it")
     with process_group() as processes:
         leads = processes.rank == 0

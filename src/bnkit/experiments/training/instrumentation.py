@@ -23,7 +23,7 @@ class StepInstrumentation:
         run: The run, which sets the intervals.
         model, optimizer, loss: The objects to measure.
         steps: The number of steps in earlier epochs.
-        watch: Measures the layers, for all epochs of the run; None if ``run`` does not request it.
+        layer_instrumentation: Measures the layers, for all epochs of the run; None if ``run`` does not request it.
 
     Attributes:
         steps: The number of steps so far, including this epoch.
@@ -38,10 +38,10 @@ class StepInstrumentation:
         optimizer: optim.Optimizer,
         loss: Loss,
         steps: int,
-        watch: LayerInstrumentation | None,
+        layer_instrumentation: LayerInstrumentation | None,
     ) -> None:
         self._run, self._model, self._optimizer, self._loss = run, model, optimizer, loss
-        self._watch = watch
+        self._layer_instrumentation = layer_instrumentation
         self.steps = steps
         self.seconds = 0.0
         self.backward_bytes: int | None = None
@@ -58,13 +58,13 @@ class StepInstrumentation:
             lr = float(self._optimizer.param_groups[0]["lr"])
             self.landscape.append({"step": step, **loss_along_gradient(self._model, self._loss, inputs, targets, lr)})
             self.seconds += time.perf_counter() - began
-        if self._watch is None or self.layers is None or step % run.observe:
+        if self._layer_instrumentation is None or self.layers is None or step % run.observe:
             yield
             return
         if step == 0:
             began = time.perf_counter()
             self.backward_bytes = bytes_for_backward(self._model, inputs)
             self.seconds += time.perf_counter() - began
-        with self._watch.step(inputs) as figures:
+        with self._layer_instrumentation.step(inputs) as figures:
             yield
-        self.layers.append({"step": step, "layers": {name: seen for name, seen in figures.items() if seen}})
+        self.layers.append({"step": step, "layers": {name: values for name, values in figures.items() if values}})

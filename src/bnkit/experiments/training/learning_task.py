@@ -71,22 +71,22 @@ class Task:
         return "#" in getattr(self.identity, part)
 
 
-def resolve_task(experiment: Experiment, data: DataSet, given: Mapping[str, Any] | None = None) -> Task:
+def resolve_task(experiment: Experiment, data: DataSet, overrides: Mapping[str, Any] | None = None) -> Task:
     """The task of ``experiment``, its parts looked up.
 
     Args:
         experiment: The experiment, which names the parts.
         data: The data; the targets determine what "auto" means.
-        given: Functions by "loss", "metric", "training_step" and "augmentation", instead of those it names.
+        overrides: Functions by "loss", "metric", "training_step" and "augmentation", instead of those it names.
 
     Raises:
         SettingsError: If a name is unknown, or does not fit the targets.
         FactoryError: If a user's function cannot be used.
     """
-    given = {} if given is None else {key: value for key, value in given.items() if value is not None}
+    overrides = {} if overrides is None else {key: value for key, value in overrides.items() if value is not None}
     losses = losses_for(data)
 
-    loss_name, loss_or_function = _find_part(experiment.loss, "loss", losses, given, {"auto": next(iter(losses))})
+    loss_name, loss_or_function = _find_part(experiment.loss, "loss", losses, overrides, {"auto": next(iter(losses))})
     named = loss_or_function if isinstance(loss_or_function, NamedLoss) else find_named_loss(loss_or_function)
     if isinstance(loss_or_function, NamedLoss):
         loss, right = loss_or_function.function, loss_or_function.right
@@ -94,7 +94,7 @@ def resolve_task(experiment: Experiment, data: DataSet, given: Mapping[str, Any]
         loss, right = loss_or_function, is_correct if data.classes is not None else None
 
     metrics: dict[str, Metric | None] = {**METRICS} if right is None else {"accuracy": None, **METRICS}
-    metric_name, metric = _find_part(experiment.metric, "metric", metrics, given, {"auto": next(iter(metrics))})
+    metric_name, metric = _find_part(experiment.metric, "metric", metrics, overrides, {"auto": next(iter(metrics))})
     # torchmetrics' attribute; None means that neither direction is better.
     goal: Literal["minimize", "maximize"] = (
         "minimize" if getattr(metric, "higher_is_better", True) is False else "maximize"
@@ -103,9 +103,9 @@ def resolve_task(experiment: Experiment, data: DataSet, given: Mapping[str, Any]
     if example_scores is not None and named is not None and named.link is not None:
         metric = _with_link(METRICS[metric_name], named.link)
         example_scores = _with_link(example_scores, named.link)
-    step_name, step = _find_part(experiment.training_step, "training_step", {"default": training_step}, given)
+    step_name, step = _find_part(experiment.training_step, "training_step", {"default": training_step}, overrides)
     augmentation_name, augmentation = _find_part(
-        experiment.augmentation, "augmentation", {"none": None, **AUGMENTATIONS}, given
+        experiment.augmentation, "augmentation", {"none": None, **AUGMENTATIONS}, overrides
     )
     return Task(
         TaskIdentity(
@@ -133,14 +133,18 @@ def _with_link(
 
 
 def _find_part(
-    name: str, key: str, known: Mapping[str, Any], given: Mapping[str, Any], instead: Mapping[str, str] | None = None
+    name: str,
+    key: str,
+    known: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    instead: Mapping[str, str] | None = None,
 ) -> tuple[str, Any]:
     """The identity and the function of one part of a task."""
     name = (instead or {}).get(name, name)
-    if key in given:
+    if key in overrides:
         # Checked before its fingerprint, because an object that cannot be called has no code.
-        named = given[key] if isinstance(given[key], FingerprintedFunction) else None
-        function = _require_callable(named.value if named else given[key], key, key)
+        named = overrides[key] if isinstance(overrides[key], FingerprintedFunction) else None
+        function = _require_callable(named.value if named else overrides[key], key, key)
         return named.identity if named else fingerprint_of(function), function
     if name in known:
         return name, known[name]

@@ -89,11 +89,11 @@ def train(
     model = training.model
     step = _choose_step(run, task, parts.train.device, processes)
     loop = _Loop(run, training, processes.distributed_model(model), parts, task, step, callback, processes)
-    watch = LayerInstrumentation(model) if run.observe else None
+    layer_instrumentation = LayerInstrumentation(model) if run.observe else None
     run_duration = after.run_duration if after else 0.0
     steps = (after.steps or 0) if after else 0
     for epoch in range(after.epoch + 1 if after else 1, run.epochs + 1):
-        instrumentation = StepInstrumentation(run, model, training.optimizer, task.loss, steps, watch)
+        instrumentation = StepInstrumentation(run, model, training.optimizer, task.loss, steps, layer_instrumentation)
         # Networks in different processes draw different random numbers for their shares of a batch.
         with seeded(run.seed, "epoch", epoch, *([processes.rank] if processes.rank else [])):
             trained = loop.train_epoch(epoch, instrumentation)
@@ -160,7 +160,7 @@ class _Evaluation(NamedTuple):
     @property
     def example_scores(self) -> ExampleScores | None:
         """The score of each test example, if it is kept and finite."""
-        moving_average, population = (_finite_array(found.scores) for found in (self.test, self.population))
+        moving_average, population = (_finite_array(evaluation.scores) for evaluation in (self.test, self.population))
         return None if moving_average is None else ExampleScores(moving_average, population)
 
 

@@ -188,9 +188,9 @@ def _run(request: CompileRequest) -> None:
     y = KERNEL.batch_stats_forward(args).output
     torch.autograd.grad(y, x, torch.randn_like(y))
     with torch.no_grad():
-        given = torch.zeros_like(weight), torch.ones_like(weight)
+        statistics = torch.zeros_like(weight), torch.ones_like(weight)
         KERNEL.running_stats_forward(
-            args._replace(running_mean=given[0], running_var=given[1], training=False, mask=None)
+            args._replace(running_mean=statistics[0], running_var=statistics[1], training=False, mask=None)
         )
 
 

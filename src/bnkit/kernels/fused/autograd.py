@@ -152,15 +152,15 @@ def by_equations(
         create_graph: Whether the gradients will be differentiated with respect to ``gradient`` and ``operands``.
     """
     with torch.enable_grad():
-        apart = _apart(operands)
-        args = config.args(apart)
+        views = _separate_views(operands)
+        args = config.args(views)
         training = config.training
         output = (
             reference_equations.batch_stats_forward(args).output
             if training
             else reference_equations.running_stats_forward(args)
         )
-        return _gradients([output], apart, [gradient], create_graph=create_graph)
+        return _gradients([output], views, [gradient], create_graph=create_graph)
 
 
 def second_gradients(
@@ -175,8 +175,8 @@ def second_gradients(
     """
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        apart = _apart(saved)
-        gradient, *operands = apart
+        views = _separate_views(saved)
+        gradient, *operands = views
         assert gradient is not None
         first = by_equations(gradient, operands, config, create_graph=True)
         pairs = [
@@ -184,10 +184,10 @@ def second_gradients(
             for f, u in zip(first, upstream, strict=True)
             if f is not None and u is not None and f.requires_grad
         ]
-        return _gradients([f for f, _ in pairs], apart, [u for _, u in pairs], create_graph=create_graph)
+        return _gradients([f for f, _ in pairs], views, [u for _, u in pairs], create_graph=create_graph)
 
 
-def _apart(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+def _separate_views(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
     """A separate view of each tensor, so that each has its own gradient even if a residual was made from ``x``."""
     return [None if t is None else t.view_as(t) for t in tensors]
 

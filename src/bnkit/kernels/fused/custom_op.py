@@ -32,7 +32,7 @@ def batch_norm(
     bias: Tensor | None,
     residual: Tensor | None,
     mask: Tensor | None,
-    given: Tensor | None,
+    given_statistics: Tensor | None,
     activation: str | None,
     eps: float,
     count: int,
@@ -41,12 +41,16 @@ def batch_norm(
 ) -> tuple[Tensor, Tensor]:
     """``activation(gamma * (x - mean) * rstd + beta + residual)``, and the statistics; see ``device_backend.Backend``.
 
-    ``given``: the statistics to normalise with, or None for the batch's. ``kernel``: the name of a fused kernel, or empty
+    ``given_statistics``: those to normalise with, or None for the batch's. ``kernel``: the name of a fused kernel, or empty
     for that of the device.
     """
-    args = BatchNormArgs(x, None, None, weight, bias, given is None, 0.0, eps, activation, residual, mask, count)
-    check_operands(args, given)
-    statistics = x.new_zeros((6, x.shape[1]), dtype=torch.float64) if given is None else given.clone()
+    args = BatchNormArgs(
+        x, None, None, weight, bias, given_statistics is None, 0.0, eps, activation, residual, mask, count
+    )
+    check_operands(args, given_statistics)
+    statistics = (
+        x.new_zeros((6, x.shape[1]), dtype=torch.float64) if given_statistics is None else given_statistics.clone()
+    )
     return backend_of(_kernel_for(kernel, x)).forward(args, statistics, wide), statistics
 
 
@@ -85,18 +89,20 @@ def batch_norm_backward(
 def _(
     gradient: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None, *_: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    nothing = x.new_empty(0)
-    by_weight, by_bias = (nothing.clone() if t is None else torch.empty_like(t) for t in (weight, bias))
-    return torch.empty_like(x), by_weight, by_bias, nothing if residual is None else torch.empty_like(x)
+    empty = x.new_empty(0)
+    by_weight, by_bias = (empty.clone() if t is None else torch.empty_like(t) for t in (weight, bias))
+    return torch.empty_like(x), by_weight, by_bias, empty if residual is None else torch.empty_like(x)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, weight, bias, residual, mask, given, activation, eps, count, ctx.float64_compute, kernel = inputs
+    x, weight, bias, residual, mask, given_statistics, activation, eps, count, ctx.float64_compute, kernel = inputs
     y, statistics = output
-    args = BatchNormArgs(x, None, None, weight, bias, given is None, 0.0, eps, activation, residual, mask, count)
+    args = BatchNormArgs(
+        x, None, None, weight, bias, given_statistics is None, 0.0, eps, activation, residual, mask, count
+    )
     needs_output = backend_of(_kernel_for(kernel, x)).needs_output(args)
     ctx.save_for_backward(x, weight, bias, residual, y if needs_output else None, mask, statistics)
-    ctx.others = activation, eps, count, given is not None, kernel
+    ctx.others = activation, eps, count, given_statistics is not None, kernel
     ctx.mark_non_differentiable(statistics)
 
 

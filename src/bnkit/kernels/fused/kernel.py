@@ -67,8 +67,8 @@ class FusedKernel:
             return reference_equations.running_stats_forward(args)
         mean, variance = (statistic.detach().double() for statistic in args.statistics)
         # The last three rows are unused.
-        given = torch.stack([mean, variance, torch.rsqrt(variance + args.eps), variance, mean, mean])
-        return self._forward(args, given)[0]
+        statistics = torch.stack([mean, variance, torch.rsqrt(variance + args.eps), variance, mean, mean])
+        return self._forward(args, statistics)[0]
 
     def training_step(self, args: BatchNormArgs) -> Tensor | None:
         """See ``kernel_interface.Kernel``; for calls that are not traced (``tracing.is_plain_eager``).
@@ -100,7 +100,7 @@ class FusedKernel:
         torch._C._increment_version(buffers if num_batches_tracked is None else (*buffers, num_batches_tracked))
         return output
 
-    def _forward(self, args: BatchNormArgs, given: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _forward(self, args: BatchNormArgs, given_statistics: Tensor | None) -> tuple[Tensor, Tensor]:
         """The output, and the statistics that were used: ``given`` ones, or the batch's.
 
         The loops take dense tensors, a residual in the layout of the input, and parameters of ``parameter_dtype_of``.
@@ -128,12 +128,16 @@ class FusedKernel:
         output: Tensor
         if is_traced(x):
             output, statistics = custom_op.batch_norm(
-                x, weight, bias, residual, mask, given, fused, eps, count, float64_compute, self.NAME
+                x, weight, bias, residual, mask, given_statistics, fused, eps, count, float64_compute, self.NAME
             )
         else:
             x, weight, bias, residual = unwrap_dead_wrappers((x, weight, bias, residual))
-            statistics = x.new_empty((6, x.shape[1]), dtype=torch.float64) if given is None else given
-            args = BatchNormArgs(x, None, None, weight, bias, given is None, 0.0, eps, fused, residual, mask, count)
+            statistics = (
+                x.new_empty((6, x.shape[1]), dtype=torch.float64) if given_statistics is None else given_statistics
+            )
+            args = BatchNormArgs(
+                x, None, None, weight, bias, given_statistics is None, 0.0, eps, fused, residual, mask, count
+            )
             output = _apply(x, weight, bias, residual, args, statistics, self.NAME, float64_compute)
         if self.masks_by_plane and mask is not None and not lies.is_contiguous() and lies.dim() in (4, 5):
             output = output.contiguous(memory_format=channels_last(lies))

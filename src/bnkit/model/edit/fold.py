@@ -147,14 +147,14 @@ def _check_exact(model: nn.Module, planned: list[PlannedFold], example: Example)
         raise
     for entry in planned:
         name = entry.compared_at
-        if name in before and not (apart := largest_difference(before[name], after.get(name))) <= limit:
+        if name in before and not (difference := largest_difference(before[name], after.get(name))) <= limit:
             raise ModelError(
-                f"folding {entry.name} {entry.detail} changes what comes out there by {apart:.1e} of its largest magnitude; "
+                f"folding {entry.name} {entry.detail} changes what comes out there by {difference:.1e} of its largest magnitude; "
                 f"expected the same: use `exclude` {entry.name!r}"
             )
-    if not (apart := largest_difference(output, folded_output)) <= limit:
+    if not (difference := largest_difference(output, folded_output)) <= limit:
         raise ModelError(
-            f"{type(model).__name__} computes something else {_DONE}: the outputs differ by {apart:.1e} of "
+            f"{type(model).__name__} computes something else {_DONE}: the outputs differ by {difference:.1e} of "
             "their largest magnitude, though every place agrees; expected the same: use exclude to find which it is"
         )
     return output if is_exact else None
@@ -164,11 +164,11 @@ def _run_and_keep(
     model: nn.Module, planned: list[PlannedFold], example: Example
 ) -> tuple[dict[str, list[Tensor]], Any]:
     """The outputs of all calls of the modules to compare, and the output of ``model``."""
-    found: dict[str, list[Tensor]] = {}
+    outputs: dict[str, list[Tensor]] = {}
 
     def keep_as(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            found.setdefault(name, []).append(output.detach().clone())
+            outputs.setdefault(name, []).append(output.detach().clone())
 
         return hook
 
@@ -177,7 +177,7 @@ def _run_and_keep(
     hooks = [model.get_submodule(name).register_forward_hook(keep_as(name)) for name in compared_at]
     try:
         with preserve_model(model), torch.no_grad():
-            return found, example.fresh().run(model.eval())
+            return outputs, example.fresh().run(model.eval())
     finally:
         for hook in hooks:
             hook.remove()

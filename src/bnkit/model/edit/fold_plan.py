@@ -56,14 +56,14 @@ def plan_folds(
     Raises:
         ModelError: There is no batch norm.
     """
-    found = {name: like for name, module in model.named_modules() if (like := recognise(module)) is not None}
-    if not found:
+    recognised = {name: like for name, module in model.named_modules() if (like := recognise(module)) is not None}
+    if not recognised:
         raise no_batch_norm(model, "has", "something to fold")
-    wanted = set(matching(found, include, exclude))
+    wanted = set(matching(recognised, include, exclude))
     untraced = UntracedNorms(model, run)
     planned: list[PlannedFold] = []
     kept: list[tuple[str, str]] = []
-    for name, like in sorted(found.items(), key=lambda entry: _first_step(run, entry[0])):
+    for name, like in sorted(recognised.items(), key=lambda entry: _first_step(run, entry[0])):
         if name not in wanted:
             kept.append((name, "it is left out by include or exclude"))
         elif reason := _why_not(run, name, like):
@@ -196,10 +196,10 @@ class _Planner:
         )
 
     def _norms_behind(self, operation: Operation) -> set[str]:
-        found: set[str] = set()
+        norms: set[str] = set()
         for user in self._run.users_of(operation):
-            found |= self._norms_behind(user) if user.kind is OpType.RESHAPE else {user.module or ""}
-        return found
+            norms |= self._norms_behind(user) if user.kind is OpType.RESHAPE else {user.module or ""}
+        return norms
 
     def _why_not_input(self, name: str) -> str:
         layer = self._model.get_submodule(name)
@@ -222,8 +222,8 @@ class _Planner:
 
 def feeding_layer(run: Trace, norm: Operation) -> str | None:
     """The name of the convolution or linear layer that feeds only this batch norm; None if there is none."""
-    found = _feeding(run, norm)
-    return None if isinstance(found, str) else found.module
+    operation = _feeding(run, norm)
+    return None if isinstance(operation, str) else operation.module
 
 
 def _feeding(run: Trace, norm: Operation) -> Operation | str:
@@ -300,7 +300,7 @@ def _why_not_scaled(model: nn.Module, run: Trace, name: str) -> str:
         if not isinstance(expected, Tensor) or expected.dim() < 2 or expected.shape[axis] != len(weight):
             return f"{name} has a custom forward"
         axis %= expected.dim()
-        expected = expected * factors.reshape(*(-1 if place == axis else 1 for place in range(expected.dim())))
+        expected = expected * factors.reshape(*(-1 if dimension == axis else 1 for dimension in range(expected.dim())))
     return "" if torch.allclose(expected, got, rtol=1e-9, atol=1e-12) else f"{name} has a custom forward"
 
 

@@ -189,8 +189,8 @@ def _norms(nodes: Any, tensors: _Tensors) -> Iterator[_Norm]:
 
 
 def _is_training(node: Node) -> bool:
-    place = _NORMS[node.target][0]
-    return place is not None and bool(node.args[place])
+    position = _NORMS[node.target][0]
+    return position is not None and bool(node.args[position])
 
 
 def _why_not(norm: Node, tensors: _Tensors) -> str:
@@ -259,10 +259,10 @@ def _groups_if_transposed(layer: Node) -> int | None:
     """The number of groups of a transposed convolution; None for any other layer."""
     if layer.target is _ATEN.convolution.default:
         return int(layer.args[8]) if layer.args[6] else None  # type: ignore[arg-type]
-    place = _TRANSPOSED.get(layer.target)
-    if place is None:
+    position = _TRANSPOSED.get(layer.target)
+    if position is None:
         return None
-    return int(layer.args[place]) if len(layer.args) > place else 1  # type: ignore[arg-type]
+    return int(layer.args[position]) if len(layer.args) > position else 1  # type: ignore[arg-type]
 
 
 def _scaled(weight: Tensor, scale: Tensor, groups: int | None) -> Tensor:

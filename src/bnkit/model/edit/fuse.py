@@ -17,7 +17,7 @@ from bnkit.model.verify.training_steps import check_trains_alike
 from bnkit.nn.batch_norm import _BatchNorm
 
 # The attribute of a fused layer that holds the placeholder of the activation that it applies.
-PLACE = "_place_behind"
+PLACEHOLDERS = "_place_behind"
 
 
 def fuse(
@@ -31,7 +31,7 @@ def fuse(
     Raises:
         ModelError: Fusions with a placeholder, which never wait, compute something else.
     """
-    for_good = {name: plan for name, plan in planned.items() if plan.place is not None}
+    for_good = {name: plan for name, plan in planned.items() if plan.activation_name is not None}
     done, reason = dict(planned), ""
     if len(for_good) < len(planned):
         try:
@@ -65,11 +65,11 @@ def _apply(model: nn.Module, planned: Mapping[str, PlannedFusion]) -> None:
     for name, plan in planned.items():
         norm = model.get_submodule(name)
         assert isinstance(norm, _BatchNorm)
-        if plan.place is not None:
-            behind = DoneBefore(model.get_submodule(plan.place))
+        if plan.activation_name is not None:
+            behind = DoneBefore(model.get_submodule(plan.activation_name))
             replace_module(model, behind.activation, behind.train(behind.activation.training))
             norm.activation = plan.activation
-            vars(norm)[PLACE] = (behind,)  # the tuple keeps it out of the layer's submodules
+            vars(norm)[PLACEHOLDERS] = (behind,)  # the tuple keeps it out of the layer's submodules
             continue
         mix_in(norm, Deferring)
         assert isinstance(norm, Deferring)
@@ -85,7 +85,7 @@ def unfuse(model: nn.Module, norm: nn.Module, *, keeps_activation: bool) -> None
         take_out(norm, Deferring)
     if keeps_activation or not isinstance(norm, _BatchNorm):
         return
-    for place in vars(norm).pop(PLACE, ()):
-        if any(module is place for module in model.modules()):
-            replace_module(model, place, place.activation.train(place.training))
+    for placeholder in vars(norm).pop(PLACEHOLDERS, ()):
+        if any(module is placeholder for module in model.modules()):
+            replace_module(model, placeholder, placeholder.activation.train(placeholder.training))
             norm.activation = None

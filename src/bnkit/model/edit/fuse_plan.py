@@ -21,7 +21,7 @@ class PlannedFusion:
     Attributes:
         takes_sum: Whether it adds the residual that its network adds to its output.
         activation: The name of the activation that it then applies, or None.
-        place: The name of the activation module, if the two are neighbours in a ``Sequential`` and used only there:
+        activation_name: The name of the activation module, if the two are neighbours in a ``Sequential`` and used only there:
             then the batch norm always applies the activation. Otherwise None: the batch norm waits until the network
             applies it.
         passed_through: The modules that pass the output on, up to the sum or activation.
@@ -29,14 +29,14 @@ class PlannedFusion:
 
     takes_sum: bool
     activation: str | None
-    place: str | None
+    activation_name: str | None
     passed_through: tuple[str, ...]
 
     @property
     def detail(self) -> str:
         """The fused operations, in words."""
         steps = ["the sum"] * self.takes_sum + ([] if self.activation is None else [self.activation])
-        return f"fused with {' and '.join(steps)}{'' if self.place is None else f' ({self.place})'}"
+        return f"fused with {' and '.join(steps)}{'' if self.activation_name is None else f' ({self.activation_name})'}"
 
 
 def plan_fusion(model: nn.Module, run: Trace, name: str) -> PlannedFusion | str:
@@ -62,8 +62,8 @@ def plan_fusion(model: nn.Module, run: Trace, name: str) -> PlannedFusion | str:
         for step in one.steps
         for within in _left(step.within, one.last.within)
     ]
-    place = None if takes_sum else _place_behind(model, run, name, ends)
-    return PlannedFusion(takes_sum, activation, place, tuple(dict.fromkeys(between)))
+    activation_name = None if takes_sum else _activation_name_after(model, run, name, ends)
+    return PlannedFusion(takes_sum, activation, activation_name, tuple(dict.fromkeys(between)))
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _left(within: str, until: str) -> list[str]:
     return left
 
 
-def _place_behind(model: nn.Module, run: Trace, name: str, ends: list[Operation]) -> str | None:
+def _activation_name_after(model: nn.Module, run: Trace, name: str, ends: list[Operation]) -> str | None:
     """The name of the activation's module, if only the batch norm ``name`` can run before it."""
     within, _, child = name.rpartition(".")
     parent = model.get_submodule(within)
@@ -160,12 +160,12 @@ def _place_behind(model: nn.Module, run: Trace, name: str, ends: list[Operation]
         return None
     children = list(parent._modules)
     following = children[children.index(child) + 1 :]
-    place = f"{within}.{following[0]}" if within and following else "".join(following[:1])
-    if not following or {end.module for end in ends} != {place} or not all(end.is_call for end in ends):
+    next_name = f"{within}.{following[0]}" if within and following else "".join(following[:1])
+    if not following or {end.module for end in ends} != {next_name} or not all(end.is_call for end in ends):
         return None
-    if len(run.of_module(place)) != len(ends) or len(run.names[place]) > 1 or len(run.names[name]) > 1:
+    if len(run.of_module(next_name)) != len(ends) or len(run.names[next_name]) > 1 or len(run.names[name]) > 1:
         return None
-    return None if any(map(_has_hooks, (model.get_submodule(name), model.get_submodule(place)))) else place
+    return None if any(map(_has_hooks, (model.get_submodule(name), model.get_submodule(next_name)))) else next_name
 
 
 def _has_hooks(module: nn.Module) -> bool:

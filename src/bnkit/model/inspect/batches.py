@@ -23,7 +23,7 @@ class Batches:
     """Batches of a model's inputs: a tensor, or any iterable of batches.
 
     Args:
-        given: A ``DataLoader``, a list, an iterator, or a tensor, which is one batch. If a batch is a tuple or a list,
+        source: A ``DataLoader``, a list, an iterator, or a tensor, which is one batch. If a batch is a tuple or a list,
             its first entry is the input; a dictionary holds keyword arguments.
         forward: A function that is called with the model and each whole batch.
         batch_size: Split the given tensor into batches of this size. A single remaining example joins the batch before
@@ -31,35 +31,35 @@ class Batches:
         device: The device to which tensors are moved before the model is called.
 
     Raises:
-        SettingsError: ``given`` has another type, or ``batch_size`` does not apply.
+        SettingsError: ``source`` has another type, or ``batch_size`` does not apply.
     """
 
     def __init__(
-        self, given: Any, forward: Forward | None = None, batch_size: int | None = None, device: Any = None
+        self, source: Any, forward: Forward | None = None, batch_size: int | None = None, device: Any = None
     ) -> None:
-        if batch_size is not None and not isinstance(given, Tensor):
+        if batch_size is not None and not isinstance(source, Tensor):
             raise SettingsError(
-                f"batch_size={batch_size} with a {type(given).__name__}; expected a tensor to cut, or no batch_size"
+                f"batch_size={batch_size} with a {type(source).__name__}; expected a tensor to cut, or no batch_size"
             )
         if batch_size is not None:
             check_int("batch_size", batch_size)
-        if isinstance(given, Dataset) and not isinstance(given, IterableDataset):
+        if isinstance(source, Dataset) and not isinstance(source, IterableDataset):
             raise SettingsError(
-                f"batches is a {type(given).__name__}, which gives single examples; expected batches: wrap it in a DataLoader"
+                f"batches is a {type(source).__name__}, which gives single examples; expected batches: wrap it in a DataLoader"
             )
-        if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, (Tensor, Iterable)):
+        if isinstance(source, (str, bytes, Mapping)) or not isinstance(source, (Tensor, Iterable)):
             raise SettingsError(
-                f"batches is a {type(given).__name__}; expected a DataLoader, a tensor, a list of batches or an iterator; "
+                f"batches is a {type(source).__name__}; expected a DataLoader, a tensor, a list of batches or an iterator; "
                 "a single batch goes into a list"
             )
-        self._given = _split(given, batch_size) if isinstance(given, Tensor) else given
+        self._source = _split(source, batch_size) if isinstance(source, Tensor) else source
         self._forward = forward
         self._device = device
 
     @property
     def is_repeatable(self) -> bool:
         """Whether they can be iterated over several times."""
-        return not isinstance(self._given, Iterator)
+        return not isinstance(self._source, Iterator)
 
     @property
     def are_taken_whole(self) -> bool:
@@ -69,11 +69,11 @@ class Batches:
     def after(self, first: Sequence[Any]) -> Batches:
         """``first``, the batches taken out so far, followed by the remaining ones."""
         together = copy(self)
-        together._given = chain(first, self._given)
+        together._source = chain(first, self._source)
         return together
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._given)
+        return iter(self._source)
 
     def run(self, model: nn.Module, batch: Any, number: int) -> Any:
         """The output of ``model`` for ``batch``, which is not changed; ``number``, from 1, is used in messages.

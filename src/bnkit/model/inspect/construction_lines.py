@@ -46,8 +46,8 @@ def record_construction() -> Iterator[None]:
     @wraps(original)
     def init(self: nn.Module, *args: Any, **kwargs: Any) -> None:
         with suppress(Exception):  # an error here must not stop the construction of the module
-            if _KEY not in vars(self) and (found := _calling_line(self, sys._getframe(1))) is not None:
-                vars(self)[_KEY] = found
+            if _KEY not in vars(self) and (line := _calling_line(self, sys._getframe(1))) is not None:
+                vars(self)[_KEY] = line
         original(self, *args, **kwargs)
 
     nn.Module.__init__ = init  # type: ignore[method-assign]
@@ -62,9 +62,9 @@ def line_of(model: nn.Module, name: str) -> SourceLine | None:
     parts = name.split(".") if name else []
     for count in range(len(parts), -1, -1):
         with suppress(AttributeError):
-            found = vars(model.get_submodule(".".join(parts[:count]))).get(_KEY)
-            if found is not None:
-                return SourceLine(_shown(found[0]), found[1])
+            line = vars(model.get_submodule(".".join(parts[:count]))).get(_KEY)
+            if line is not None:
+                return SourceLine(_shown(line[0]), line[1])
     return None
 
 

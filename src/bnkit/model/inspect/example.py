@@ -121,10 +121,10 @@ def largest_difference(before: Any, after: Any) -> float:
         if not torch.equal(a[~finite].nan_to_num(nan=1.0), b[~finite].nan_to_num(nan=1.0)):
             return float("inf")
         if finite.any():
-            apart = (a - b)[finite].abs().max().item()
-            if apart != apart:  # noqa: PLR0124 - NaN
+            distance = (a - b)[finite].abs().max().item()
+            if distance != distance:  # noqa: PLR0124 - NaN
                 return float("inf")
-            difference, magnitude = max(difference, apart), max(magnitude, a[finite].abs().max().item())
+            difference, magnitude = max(difference, distance), max(magnitude, a[finite].abs().max().item())
     return difference / magnitude if magnitude > 0 else difference
 
 

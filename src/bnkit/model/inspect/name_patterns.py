@@ -37,15 +37,19 @@ def matching(names: Iterable[str], include: Patterns | None, exclude: Patterns |
     ]
 
 
-def _patterns(name: str, given: Any) -> tuple[str, ...] | None:
-    if given is None or isinstance(given, str):
-        return None if given is None else (given,)
-    patterns = tuple(given) if isinstance(given, Iterable) and not isinstance(given, (bytes, Mapping)) else (given,)
+def _patterns(name: str, argument: Any) -> tuple[str, ...] | None:
+    if argument is None or isinstance(argument, str):
+        return None if argument is None else (argument,)
+    patterns = (
+        tuple(argument)
+        if isinstance(argument, Iterable) and not isinstance(argument, (bytes, Mapping))
+        else (argument,)
+    )
     for pattern in patterns:
         if not isinstance(pattern, str):
-            verb = "is" if pattern is given else "holds"
+            verb = "is" if pattern is argument else "holds"
             raise SettingsError(
-                f"{name}={given!r} {verb} a {type(pattern).__name__}; expected dotted names of layers, as 'layer1.*', or a list "
+                f"{name}={argument!r} {verb} a {type(pattern).__name__}; expected dotted names of layers, as 'layer1.*', or a list "
                 "of them"
             )
     return patterns

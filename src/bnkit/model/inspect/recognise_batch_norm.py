@@ -196,17 +196,17 @@ def _looks_like_one(module: nn.Module) -> bool:
 
 
 def _identify_by_probing(module: nn.Module, kind: type[nn.Module]) -> BatchNormLike | Unrecognized:
-    seen = behaviour(module, is_synchronised=waits_for_processes(module))
-    if isinstance(seen, str):
-        return Unrecognized(seen, isinstance(module, _BatchNorm))
-    activation = seen.activation if seen.child is None else module.get_submodule(seen.child)
+    probed = behaviour(module, is_synchronised=waits_for_processes(module))
+    if isinstance(probed, str):
+        return Unrecognized(probed, isinstance(module, _BatchNorm))
+    activation = probed.activation if probed.child is None else module.get_submodule(probed.child)
     return _like(
         module,
-        eps=seen.eps,
+        eps=probed.eps,
         activation=activation,
-        dimensions=next((d for d, layer in PLAIN.items() if d and isinstance(module, layer)), seen.dimensions),
-        is_frozen=seen.is_frozen or isinstance(module, Frozen),
-        obstacle=seen.difference or _more_arguments(kind) or _more_state(module, activation),
+        dimensions=next((d for d, layer in PLAIN.items() if d and isinstance(module, layer)), probed.dimensions),
+        is_frozen=probed.is_frozen or isinstance(module, Frozen),
+        obstacle=probed.difference or _more_arguments(kind) or _more_state(module, activation),
     )
 
 

@@ -97,8 +97,8 @@ class _ActivationCalls(TorchFunctionMode):
             (name, limits), (module, is_known, counts) = activation, self._running[-1]
             if not is_known:
                 counts[name] += 1
-                place = f"{module}.{name}" if module else name
-                self._note(place if counts[name] == 1 else f"{place}.{counts[name] - 1}", output, limits)
+                path = f"{module}.{name}" if module else name
+                self._note(path if counts[name] == 1 else f"{path}.{counts[name] - 1}", output, limits)
         return output
 
 

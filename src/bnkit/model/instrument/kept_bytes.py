@@ -35,7 +35,7 @@ def kept_bytes(model: nn.Module, example: Example, layers: Mapping[str, nn.Modul
         ModelError: The model raises.
     """
     own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
-    found, running = KeptBytes(), list[str]()
+    sizes, running = KeptBytes(), list[str]()
     alive: list[Tensor] = []  # kept alive, so that addresses are not reused
 
     def pack(tensor: Tensor) -> Tensor:
@@ -44,18 +44,18 @@ def kept_bytes(model: nn.Module, example: Example, layers: Mapping[str, nn.Modul
         if storage._cdata not in own:
             own.add(storage._cdata)
             alive.append(tensor)
-            found.whole += storage.nbytes()
+            sizes.whole += storage.nbytes()
             if running:
-                found.by_layer[running[-1]] += storage.nbytes()
+                sizes.by_layer[running[-1]] += storage.nbytes()
         return tensor
 
     with (
         torch.enable_grad(),
-        _watched(layers, running.append, running.remove),
+        _calls_around_layers(layers, running.append, running.remove),
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
     ):
         example.fresh().run(model)
-    return found
+    return sizes
 
 
 def bytes_saved_by_recompute(model: nn.Module, example: Example, layers: Mapping[str, nn.Module]) -> KeptBytes:
@@ -64,27 +64,27 @@ def bytes_saved_by_recompute(model: nn.Module, example: Example, layers: Mapping
     Raises:
         ModelError: The model raises, or cannot be recomputed.
     """
-    found, last = KeptBytes(), ""
+    sizes, last = KeptBytes(), ""
     with torch.enable_grad():
         with recompute(model) as recomputation:
 
             def count(name: str) -> None:
                 nonlocal last
-                dropped = recomputation.bytes_dropped - found.whole
+                dropped = recomputation.bytes_dropped - sizes.whole
                 if last and dropped:
-                    found.by_layer[last] += dropped
-                found.whole += dropped
+                    sizes.by_layer[last] += dropped
+                sizes.whole += dropped
                 last = name
 
-            with _watched(layers, None, count):
+            with _calls_around_layers(layers, None, count):
                 output = example.fresh().run(model)
         count("")
         del output
-    return found
+    return sizes
 
 
 @contextmanager
-def _watched(
+def _calls_around_layers(
     layers: Mapping[str, nn.Module], entered: Callable[[str], Any] | None, left: Callable[[str], Any]
 ) -> Iterator[None]:
     """Inside, ``entered`` and ``left`` are called with the name of each of ``layers`` that runs."""

@@ -93,9 +93,9 @@ class LayerInstrumentation:
         noted = Distributions(quantiles=False)
 
         def hook_of(name: str) -> Callable[..., None]:
-            def hook(module: nn.Module, given: tuple[Any, ...]) -> None:
+            def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
                 if name not in numbers:
-                    numbers[name] = noted.note(given[0], _unit_dimension(module))
+                    numbers[name] = noted.note(inputs[0], _unit_dimension(module))
 
             return hook
 
@@ -134,10 +134,10 @@ class _ObservedStep:
         return self._noted.note(values, dimension)
 
     def weighted(self, name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
-            if given and isinstance(given[0], Tensor) and given[0].numel() and name not in self.inputs:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            if inputs and isinstance(inputs[0], Tensor) and inputs[0].numel() and name not in self.inputs:
                 self.by_layer.setdefault(name, {})
-                self.inputs[name] = self._note(name, "input", given[0], _unit_dimension(module))
+                self.inputs[name] = self._note(name, "input", inputs[0], _unit_dimension(module))
 
         return hook
 
@@ -145,13 +145,13 @@ class _ObservedStep:
         self.by_layer[name] = {}
         seen = False
 
-        def hook(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             nonlocal seen
             assert isinstance(module, _BatchNorm)
             if seen or not isinstance(output, Tensor) or not output.numel():
                 return
             seen = True
-            number = self._note(name, "input", given[0], 1)
+            number = self._note(name, "input", inputs[0], 1)
             self._note(name, "output", output, 1)
             if module.affine:
                 for key, values in (("gamma", module.weight), ("beta", module.bias)):
@@ -169,7 +169,7 @@ class _ObservedStep:
     def activation(self, name: str) -> Callable[..., None]:
         self.by_layer[name] = {}
 
-        def hook(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             if isinstance(output, Tensor):
                 self.dead(name, output, OF_MODULES[type(module)])
 

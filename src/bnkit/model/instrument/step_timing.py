@@ -144,14 +144,14 @@ def _nodes_between(inputs: Any, output: Any) -> list[Any]:
     """The nodes of the autograd graph between ``inputs`` and ``output``, without those that accumulate gradients."""
     ends = {tensor.grad_fn for _, tensor in tensors_in(inputs) if tensor.grad_fn is not None}
     waiting = [tensor.grad_fn for _, tensor in tensors_in(output) if tensor.grad_fn is not None]
-    found: dict[Any, None] = {}
+    nodes: dict[Any, None] = {}
     while waiting:
         node = waiting.pop()
-        if node in found or node in ends or not node.next_functions:
+        if node in nodes or node in ends or not node.next_functions:
             continue
-        found[node] = None
+        nodes[node] = None
         waiting += [before for before, _ in node.next_functions if before is not None]
-    return list(found)
+    return list(nodes)
 
 
 class TrainingStep:
@@ -229,7 +229,7 @@ def interleaved(
 
     Each round begins with another function, so that none always follows the same one; no garbage is collected within a call.
     """
-    found: dict[str, list[StepTimes]] = {name: [] for name in functions}
+    by_function: dict[str, list[StepTimes]] = {name: [] for name in functions}
     names = list(functions)
     for number in range(warm_up + repetitions):
         first = number % len(names)
@@ -237,8 +237,8 @@ def interleaved(
             with _no_garbage_collection():
                 times = functions[name]()
             if number >= warm_up:
-                found[name].append(times)
-    return found
+                by_function[name].append(times)
+    return by_function
 
 
 @contextmanager

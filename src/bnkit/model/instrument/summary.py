@@ -126,8 +126,8 @@ class _Measurement:
 
     def __init__(self, model: nn.Module, example: Example, repetitions: int) -> None:
         self._model, self._example, self._repetitions = model, example, repetitions
-        self._found = {site.name: site for site in batch_norm_sites(model)}
-        self._layers = {name: site.module for name, site in self._found.items()}
+        self._batch_norms = {site.name: site for site in batch_norm_sites(model)}
+        self._layers = {name: site.module for name, site in self._batch_norms.items()}
         inputs = example.arguments or example.keywords
         self._sites: Sites = sites(model, inputs)
         with compiling_at_once():
@@ -144,7 +144,7 @@ class _Measurement:
         kept = kept_bytes(self._model, self._example, self._layers)
         saved, why_not = self._saved_by_recompute()
         order = {site.name: number for number, site in enumerate(self._sites)}
-        names = sorted(self._found, key=lambda name: order.get(name, len(order)))
+        names = sorted(self._batch_norms, key=lambda name: order.get(name, len(order)))
         costs = [self._cost(name, times, kept, saved) for name in names]
         savings = [
             self._saving("convert", times, self._converted.why_not),
@@ -215,18 +215,18 @@ class _Measurement:
         )
 
     def _cost(self, name: str, times: PairedRounds, kept: KeptBytes, saved: KeptBytes) -> BatchNormCost:
-        found = self._found[name]
-        like = found.recognised_as
+        site = self._batch_norms[name]
+        like = site.recognised_as
         before, after, calls = self._surroundings(name)
         forward = median(times.shares("layers", lambda time: time.layers[name][0]))
         backward = median(times.shares("layers", lambda time: time.layers[name][1]))
         both = times.shares("layers", lambda time: sum(time.layers[name]))
         step = times.ms("step")
-        affine = [getattr(found.module, key, None) for key in ("weight", "bias")]
+        affine = [getattr(site.module, key, None) for key in ("weight", "bias")]
         is_folded = name in self._folded.changed and self._folded.model is not None
         return BatchNormCost(
             site=name,
-            kind=_kind(found),
+            kind=_kind(site),
             channels=like.channels if isinstance(like, BatchNormLike) else None,
             before=before,
             after=after,

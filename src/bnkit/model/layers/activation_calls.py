@@ -15,11 +15,11 @@ from bnkit.kernels.activation import LEAKY_SLOPE
 def activation_in(func: Callable[..., Any], extra: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str | None, bool]:
     """The name of the activation that a call computes, None if its arguments differ; and whether it works in place."""
     name, in_place, arguments = ACTIVATIONS[func]
-    given = {**dict(zip(arguments, extra, strict=False)), **kwargs}
-    in_place = bool(given.pop("inplace", in_place))
-    is_usual = len(extra) <= len(arguments) and all(_USUAL.get(key) == value for key, value in given.items())
+    options = {**dict(zip(arguments, extra, strict=False)), **kwargs}
+    in_place = bool(options.pop("inplace", in_place))
+    is_usual = len(extra) <= len(arguments) and all(_USUAL.get(key) == value for key, value in options.items())
     if func is functional.hardtanh:  # supported only with the limits of ReLU6
-        is_usual = is_usual and len(given) == 2
+        is_usual = is_usual and len(options) == 2
     return name if is_usual else None, in_place
 
 

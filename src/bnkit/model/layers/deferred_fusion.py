@@ -187,8 +187,8 @@ class DeferredOutput(Tensor):
         x = computation.input
         output = Tensor._make_wrapper_subclass(cls, x.shape, x.stride(), dtype=x.dtype, device=x.device)
         output.computation = computation
-        made: Self = output
-        return made
+        deferred: Self = output
+        return deferred
 
     def __add__(self, other: Any) -> Tensor:
         return _sum(self, other, in_place=False)

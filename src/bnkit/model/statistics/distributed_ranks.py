@@ -49,9 +49,9 @@ class Ranks:
             own.append(work())
         except Exception as error:
             failure = error
-        told = None if failure is None else f"{type(failure).__name__}: {failure}"
+        description = None if failure is None else f"{type(failure).__name__}: {failure}"
         answers: list[Any] = [None] * self.count
-        torch.distributed.all_gather_object(answers, (told, own), group=self._group)
+        torch.distributed.all_gather_object(answers, (description, own), group=self._group)
         if failure is not None:
             raise failure
         for rank, (message, _) in enumerate(answers):

@@ -50,10 +50,10 @@ def effect_of(
             first, second = (outputs_of(example.fresh().run(model)) for model in _alike(before, after))
             effect.add(first, second)
             return effect
-        given = Batches(batches, forward, None, device_of(before))
-        for number, batch in enumerate(given, 1):
-            first, second = (outputs_of(given.run(model, batch, number)) for model in _alike(before, after))
-            effect.add(first, second, targets_of(batch, given))
+        passes = Batches(batches, forward, None, device_of(before))
+        for number, batch in enumerate(passes, 1):
+            first, second = (outputs_of(passes.run(model, batch, number)) for model in _alike(before, after))
+            effect.add(first, second, targets_of(batch, passes))
     return effect
 
 

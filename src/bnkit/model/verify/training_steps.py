@@ -49,8 +49,8 @@ def check_trains_alike(before: nn.Module, after: nn.Module, example: Example) ->
 
 
 def _are_close(one: Tensor, other: Tensor, limit: float) -> bool:
-    apart = (one.double() - other.double()).abs()
-    alike = (apart <= limit) | (one == other) | (one.isnan() & other.isnan())
+    difference = (one.double() - other.double()).abs()
+    alike = (difference <= limit) | (one == other) | (one.isnan() & other.isnan())
     return bool(alike.all())
 
 
@@ -74,8 +74,8 @@ class _Steps:
 
     def _run(self, model: nn.Module, example: Example, mode: str) -> None:
         torch.manual_seed(0)
-        given = example.fresh()
-        output = given.run(model)
+        inputs = example.fresh()
+        output = inputs.run(model)
         outputs = {path: tensor for path, tensor in tensors_in(output) if tensor.is_floating_point()}
         self.tensors[f"outputs in {mode}"] = {path: tensor.detach() for path, tensor in outputs.items()}
         if mode == "training":

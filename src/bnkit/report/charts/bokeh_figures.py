@@ -59,10 +59,10 @@ def _over_learning_rate(results: Results, runs: list[Run], rates: list[float]) -
     if objective.is_accuracy:
         plot.y_range = Range1d(start=0, end=1.02)
     for network in results.plan.networks:
-        found = [o for o in outcomes(results) if o.run in runs and o.run.network.key == network]
+        of_network = [o for o in outcomes(results) if o.run in runs and o.run.network.key == network]
         points = []
         for lr in rates:
-            interval = interval_over_seeds(o for o in found if o.run.settings.lr == lr)
+            interval = interval_over_seeds(o for o in of_network if o.run.settings.lr == lr)
             if interval is None:
                 continue
             low = interval.mean if interval.low is None else interval.low

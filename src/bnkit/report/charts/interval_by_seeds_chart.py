@@ -41,14 +41,14 @@ def draw_looks(plot: Any, growth: SeedGrowth, plan: Plan) -> Any:
 
 def describe_decisions(growth: SeedGrowth) -> str:
     """When each contrast was decided, in a sentence."""
-    told = []
+    states = []
     for contrast in growth.contrasts:
         if contrast.last is None:
             continue
         where = "".join(f", {key} {format_setting(value)}" for key, value in contrast.setting.items())
         state = "decided after" if contrast.is_decided else "open after"
-        told.append(f"{contrast.network} against {contrast.baseline}{where}: {state} {contrast.last.pairs} pairs")
-    return f"{'; '.join(told)}."
+        states.append(f"{contrast.network} against {contrast.baseline}{where}: {state} {contrast.last.pairs} pairs")
+    return f"{'; '.join(states)}."
 
 
 def _draw(plot: Any, contrast: ContrastLooks, colour: str, scale: float) -> None:

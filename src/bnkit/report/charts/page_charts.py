@@ -186,16 +186,16 @@ def _whisker(base: str, source: ColumnDataSource, colour: str) -> Whisker:
 def _bars(plan: Plan, y: str, values: Mapping[str, Interval | None]) -> Any:
     names = [network for network in plan.networks if values.get(network) is not None]
     plot = _plot(y.split(" ", maxsplit=1)[0], "", y, height=260, x_range=FactorRange(factors=names))
-    found = [interval for network in names if (interval := values[network]) is not None]
-    highest = max((interval.mean if interval.high is None else interval.high for interval in found), default=1.0)
+    intervals = [interval for network in names if (interval := values[network]) is not None]
+    highest = max((interval.mean if interval.high is None else interval.high for interval in intervals), default=1.0)
     plot.y_range = Range1d(start=0, end=1.05 * highest)
     source = ColumnDataSource({
         "network": names,
-        "mean": [interval.mean for interval in found],
-        "low": [interval.mean if interval.low is None else interval.low for interval in found],
-        "high": [interval.mean if interval.high is None else interval.high for interval in found],
+        "mean": [interval.mean for interval in intervals],
+        "low": [interval.mean if interval.low is None else interval.low for interval in intervals],
+        "high": [interval.mean if interval.high is None else interval.high for interval in intervals],
         "colour": [colour_of(plan, network) for network in names],
-        "label": [f"{interval.mean:.3g}" for interval in found],
+        "label": [f"{interval.mean:.3g}" for interval in intervals],
     })  # fmt: skip
     bars = plot.vbar("network", 0.5, "mean", source=source, color="colour")
     plot.text("network", 0, "label", source=source, y_offset=-5, text_align="center", text_color="#ffffff",
@@ -217,11 +217,11 @@ def _seconds(results: Results) -> dict[str, Interval | None]:
 
 
 def _memory(results: Results) -> dict[str, Interval | None]:
-    found = _by_network(
+    by_network = _by_network(
         results,
         lambda o: [epoch.backward_bytes / 1e6 for epoch in o.record.epochs if epoch.backward_bytes is not None],
     )
-    return found if any(found.values()) else {}
+    return by_network if any(by_network.values()) else {}
 
 
 def _peak_memory(results: Results) -> dict[str, Interval | None]:
@@ -229,8 +229,8 @@ def _peak_memory(results: Results) -> dict[str, Interval | None]:
         known = [epoch.peak_memory_bytes / 1e6 for epoch in outcome.record.epochs if epoch.peak_memory_bytes]
         return [max(known)] if known else []
 
-    found = _by_network(results, most)
-    return found if any(found.values()) else {}
+    by_network = _by_network(results, most)
+    return by_network if any(by_network.values()) else {}
 
 
 def _by_network(results: Results, values: Any) -> dict[str, Interval | None]:
@@ -238,13 +238,13 @@ def _by_network(results: Results, values: Any) -> dict[str, Interval | None]:
 
     from bnkit.intervals.student import mean_interval
 
-    found: dict[str, list[float]] = {network: [] for network in results.plan.networks}
+    by_network: dict[str, list[float]] = {network: [] for network in results.plan.networks}
     outcome: RunOutcome
     for outcome in outcomes(results):
         known = values(outcome)
         if known:
-            found[outcome.run.network.key].append(median(known))
-    return {network: mean_interval(known) for network, known in found.items()}
+            by_network[outcome.run.network.key].append(median(known))
+    return {network: mean_interval(known) for network, known in by_network.items()}
 
 
 def _fan_chart(name: str) -> Any:

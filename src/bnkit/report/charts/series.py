@@ -45,13 +45,13 @@ def series(results: Results, contrasts: Sequence[Contrast]) -> dict[str, Any]:
         "runs": [
             {
                 "network": results.plan.networks.index(outcome.run.network.key),
-                "point": place,
+                "point": index,
                 "seed": outcome.run.seed,
                 **_epoch_series(outcome),
             }
             for outcome in every
             if outcome.record.epochs
-            for place in places(outcome.run)
+            for index in places(outcome.run)
         ],
         "rates": _rates(results.plan, every),
         "inside": _layer_series(results.plan, every),
@@ -73,7 +73,7 @@ def _places(points: Sequence[Mapping[str, object]]) -> Callable[[Run], list[int]
 
     @cache
     def of_settings(settings: Settings) -> list[int]:
-        return [place for place, point in enumerate(points) if matches(settings, point)]
+        return [index for index, point in enumerate(points) if matches(settings, point)]
 
     return lambda run: of_settings(run.settings)
 
@@ -84,7 +84,7 @@ def headline_points(plan: Plan, contrasts: Sequence[Contrast]) -> dict[str, str]
     It is the network's best learning rate, under the setting of the first comparison.
     """
     points = point_labels(plan)
-    found = dict.fromkeys(plan.networks, points[0])
+    by_network = dict.fromkeys(plan.networks, points[0])
     answered = [contrast for contrast in contrasts if contrast.best is not None]
     for contrast in answered:
         first = answered[0].setting
@@ -94,8 +94,8 @@ def headline_points(plan: Plan, contrasts: Sequence[Contrast]) -> dict[str, str]
             (contrast.network, contrast.best.network_lr),
             (contrast.baseline, contrast.best.baseline_lr),
         ):
-            found[network] = _point(plan, {"lr": lr, **contrast.setting}) or points[0]
-    return found
+            by_network[network] = _point(plan, {"lr": lr, **contrast.setting}) or points[0]
+    return by_network
 
 
 def headline_runs(plan: Plan, contrasts: Sequence[Contrast]) -> list[Run]:
@@ -136,8 +136,8 @@ def _rates(plan: Plan, every: Sequence[RunOutcome]) -> dict[str, dict[str, dict[
     places = _places(points)
     groups: list[list[RunOutcome]] = [[] for _ in points]
     for outcome in every:
-        for place in places(outcome.run):
-            groups[place].append(outcome)
+        for index in places(outcome.run):
+            groups[index].append(outcome)
     return {
         _label(point): {
             network: _over_rates([o for o in group if o.run.network.key == network]) for network in plan.networks
@@ -165,27 +165,27 @@ def _over_rates(runs: Sequence[RunOutcome]) -> dict[str, list[Any]]:
 
 def _layer_series(plan: Plan, every: Sequence[RunOutcome]) -> list[dict[str, Any]]:
     """The recorded layer statistics: of each network and point of the grid the first seed, with some steps left out."""
-    seen: dict[tuple[str, str], dict[str, Any]] = {}
+    by_run: dict[tuple[str, str], dict[str, Any]] = {}
     points = _points(plan, with_rate=True)
     places = _places(points)
     for outcome in every:
         entries = [entry for epoch in outcome.record.epochs for entry in epoch.layers or ()]
         key = outcome.run.network.key, _label(points[places(outcome.run)[0]])
-        if entries and key not in seen and len(seen) < _MAX_LAYER_SERIES:
+        if entries and key not in by_run and len(by_run) < _MAX_LAYER_SERIES:
             thinned = entries[:: -(-len(entries) // _MAX_STEPS)]
             names = list(dict.fromkeys(name for entry in thinned for name in entry["layers"]))
-            seen[key] = {
+            by_run[key] = {
                 "label": f"{key[0]}, {key[1]}, seed {outcome.run.seed}",
                 "steps": [entry["step"] for entry in thinned],
                 "layers": {name: [entry["layers"].get(name) for entry in thinned] for name in names},
             }
     # Runs with batch norm come first: they have the most to show.
-    return sorted(seen.values(), key=lambda found: not any("gamma" in (e or {}) for e in _first_entries(found)))
+    return sorted(by_run.values(), key=lambda figures: not any("gamma" in (e or {}) for e in _first_entries(figures)))
 
 
-def _first_entries(found: Mapping[str, Any]) -> list[Any]:
+def _first_entries(figures: Mapping[str, Any]) -> list[Any]:
     """The record of each layer at the first step."""
-    return [entries[0] for entries in found["layers"].values()]
+    return [entries[0] for entries in figures["layers"].values()]
 
 
 def _round_sig(value: float | None) -> float | None:
@@ -198,9 +198,9 @@ def final_values(results: Results) -> list[tuple[str, str, str]]:
     objective = Objective.of(results.plan.task)
     points = _points(results.plan, with_rate=True)
     places = _places(points)
-    found: dict[tuple[str, str], list[float]] = {}
+    by_label: dict[tuple[str, str], list[float]] = {}
     for outcome in outcomes(results):
         if outcome.final is not None:
-            for place in places(outcome.run):
-                found.setdefault((outcome.run.network.key, _label(points[place])), []).append(outcome.test)
-    return [(network, label, objective.text(fmean(values))) for (network, label), values in found.items()]
+            for index in places(outcome.run):
+                by_label.setdefault((outcome.run.network.key, _label(points[index])), []).append(outcome.test)
+    return [(network, label, objective.text(fmean(values))) for (network, label), values in by_label.items()]

@@ -17,7 +17,7 @@ from bnkit.report.contrasts.paired_differences import (
     TRAINING,
     BothIntervals,
     PairedDifferences,
-    Place,
+    RateKey,
     difference_in_test,
     difference_in_training,
     simultaneous_intervals,
@@ -52,7 +52,7 @@ def contrasts(results: Results) -> tuple[Contrast, ...]:
                 name: replace(sweep, chosen=results.growth.chosen_rate(name, setting)) for name, sweep in sweeps.items()
             }
         under.append((setting, sweeps))
-    found: list[Contrast] = []
+    every_contrast: list[Contrast] = []
     for pairs in pairs_of_networks(results.plan.networks):
         of_group = []
         for setting, sweeps in under:
@@ -65,14 +65,14 @@ def contrasts(results: Results) -> tuple[Contrast, ...]:
                 for (draft, differences), known in zip(drafts, intervals, strict=True)
             ]
         of_group = _each_once(of_group)
-        found += sorted(of_group, key=lambda contrast: pairs.index((contrast.baseline, contrast.network)))
-    return tuple(found)
+        every_contrast += sorted(of_group, key=lambda contrast: pairs.index((contrast.baseline, contrast.network)))
+    return tuple(every_contrast)
 
 
-def _each_once(found: Sequence[Contrast]) -> list[Contrast]:
+def _each_once(every_contrast: Sequence[Contrast]) -> list[Contrast]:
     """Merge contrasts whose settings only differ in keys without effect on either network; keep the one with the widest interval."""
     kept: dict[tuple[object, ...], Contrast] = {}
-    for contrast in found:
+    for contrast in every_contrast:
         key = (contrast.baseline, contrast.network, *contrast.setting.items())
         if key not in kept or _width(contrast) > _width(kept[key]):
             kept[key] = contrast
@@ -97,7 +97,7 @@ def pairs_of_networks(networks: Sequence[str]) -> Iterator[list[tuple[str, str]]
         yield [(baseline, other) for other in others] + [(second, first) for first, second in combinations(others, 2)]
 
 
-def _with_intervals(contrast: Contrast, intervals: Mapping[Place, BothIntervals]) -> Contrast:
+def _with_intervals(contrast: Contrast, intervals: Mapping[RateKey, BothIntervals]) -> Contrast:
     best, none = contrast.best, BothIntervals()
     if best is not None:
         test = intervals.get(BEST, none)
@@ -115,7 +115,7 @@ def _with_looks(
     contrast: Contrast,
     results: Results,
     setting: Mapping[str, object],
-    differences: Mapping[Place, PairedDifferences],
+    differences: Mapping[RateKey, PairedDifferences],
 ) -> Contrast:
     """``contrast``, with intervals that allow for all looks if there were several."""
     growth = results.growth
@@ -126,15 +126,15 @@ def _with_looks(
         contrast = replace(contrast, margin=margin, looks=known)
     if not counts:
         return contrast
-    found = intervals_after_looks(differences, counts, 1 - (1 - CONFIDENCE) / contrast.pairs)
-    best, last = found.get(BEST), None if known is None else known.last
+    intervals = intervals_after_looks(differences, counts, 1 - (1 - CONFIDENCE) / contrast.pairs)
+    best, last = intervals.get(BEST), None if known is None else known.last
     if best is not None and best.these is not None and last is not None and best.these.n != last.pairs:
         # After this verdict, other contrasts asked for more seeds.
-        found[BEST] = intervals_at_look(differences[BEST], last, counts, 1 - (1 - CONFIDENCE) / contrast.pairs)
-    return _with_intervals(contrast, found)
+        intervals[BEST] = intervals_at_look(differences[BEST], last, counts, 1 - (1 - CONFIDENCE) / contrast.pairs)
+    return _with_intervals(contrast, intervals)
 
 
-def _with_outlook(contrast: Contrast, differences: Mapping[Place, PairedDifferences]) -> Contrast:
+def _with_outlook(contrast: Contrast, differences: Mapping[RateKey, PairedDifferences]) -> Contrast:
     """``contrast``, with an estimate of what would lead to a verdict if there is none."""
     best, known = contrast.best, differences.get(BEST)
     if best is None or known is None or contrast.of_finished is not Conclusion.UNKNOWN:
@@ -146,11 +146,11 @@ def _with_outlook(contrast: Contrast, differences: Mapping[Place, PairedDifferen
 
 def _contrast(
     without: LearningRateSweep, with_: LearningRateSweep, setting: Mapping[str, object], pairs: int
-) -> tuple[Contrast, dict[Place, PairedDifferences]]:
+) -> tuple[Contrast, dict[RateKey, PairedDifferences]]:
     """The contrast without its intervals, and the differences from which they are computed."""
     (without_lr, chosen_by), (with_lr, or_why_not) = without.best_rate(), with_.best_rate()
     rates = tuple(dict.fromkeys((*without.rates, *with_.rates)))
-    differences: dict[Place, PairedDifferences | None] = {
+    differences: dict[RateKey, PairedDifferences | None] = {
         lr: difference_in_test(_pairs(without, lr, with_, lr)) for lr in rates
     }
     best = None
@@ -177,7 +177,7 @@ def _contrast(
         ratio_interval(ratios),
         pairs,
     )
-    return contrast, {place: found for place, found in differences.items() if found is not None}
+    return contrast, {rate: interval for rate, interval in differences.items() if interval is not None}
 
 
 def _pairs(

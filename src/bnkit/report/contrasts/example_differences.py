@@ -59,7 +59,7 @@ def mean_for_new_examples(runs: Sequence[RunOutcome]) -> CrossedInterval | None:
 
     ended = [outcome for outcome in runs if outcome.final is not None]
     these = interval_over_seeds(ended)
-    scores = [found.moving_average for outcome in ended if (found := outcome.record.example_scores) is not None]
+    scores = [recorded.moving_average for outcome in ended if (recorded := outcome.record.example_scores) is not None]
     if these is None or not scores:
         return None
     sizes = [len(row) for row in scores]

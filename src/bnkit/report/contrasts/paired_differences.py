@@ -23,7 +23,7 @@ from bnkit.report.run_outcomes import RunOutcome, fewest
 
 # The places where two networks are compared: at one learning rate, or each at its best rate, on the test set or in training.
 BEST, TRAINING = "best", "training"
-Place = float | str
+RateKey = float | str
 
 
 class BothIntervals(NamedTuple):
@@ -137,37 +137,39 @@ def difference_in_training(pairs: Sequence[tuple[RunOutcome, RunOutcome]]) -> Pa
     return PairedDifferences(differences, answers, pairs[0][0].objective)
 
 
-def simultaneous_intervals(of_pairs: Sequence[Mapping[Place, PairedDifferences]]) -> list[dict[Place, BothIntervals]]:
-    """The intervals of each pair of networks at all places; at each place, the pairs together have Holm's confidences.
+def simultaneous_intervals(
+    of_pairs: Sequence[Mapping[RateKey, PairedDifferences]],
+) -> list[dict[RateKey, BothIntervals]]:
+    """The intervals of each pair of networks at all learning rates; at each, the pairs together have Holm's confidences.
 
     Args:
-        of_pairs: For each pair of networks, its differences by place.
+        of_pairs: For each pair of networks, its differences by learning rate.
     """
     these = _at_once(of_pairs, lambda differences: differences.p_value)
     new = _at_once(of_pairs, lambda differences: differences.p_value_for_new_examples)
     return [
         {
-            place: BothIntervals(
-                differences.interval(these[number, place]), differences.interval_for_new_examples(new[number, place])
+            rate: BothIntervals(
+                differences.interval(these[number, rate]), differences.interval_for_new_examples(new[number, rate])
             )
-            for place, differences in known.items()
+            for rate, differences in known.items()
         }
         for number, known in enumerate(of_pairs)
     ]
 
 
 def _at_once(
-    of_pairs: Sequence[Mapping[Place, PairedDifferences]], p_value: Callable[[PairedDifferences], float]
-) -> dict[tuple[int, Place], float]:
-    """The confidence of each interval, by pair and place."""
-    found = {(number, place): CONFIDENCE for number, known in enumerate(of_pairs) for place in known}
-    for place in dict.fromkeys(place for known in of_pairs for place in known):
+    of_pairs: Sequence[Mapping[RateKey, PairedDifferences]], p_value: Callable[[PairedDifferences], float]
+) -> dict[tuple[int, RateKey], float]:
+    """The confidence of each interval, by pair and learning rate."""
+    levels = {(number, rate): CONFIDENCE for number, known in enumerate(of_pairs) for rate in known}
+    for rate in dict.fromkeys(rate for known in of_pairs for rate in known):
         tested = [
             (number, differences)
             for number, known in enumerate(of_pairs)
-            if (differences := known.get(place)) is not None and len(differences.values) > 1
+            if (differences := known.get(rate)) is not None and len(differences.values) > 1
         ]
         if len(tested) > 1:
             confidences = holm_confidences([p_value(differences) for _, differences in tested])
-            found |= {(number, place): c for (number, _), c in zip(tested, confidences, strict=True)}
-    return found
+            levels |= {(number, rate): c for (number, _), c in zip(tested, confidences, strict=True)}
+    return levels

@@ -12,7 +12,7 @@ from bnkit.intervals.interval import FEWEST, Interval
 from bnkit.intervals.sequential import interval_after_looks
 from bnkit.report.contrasts.paired_differences import BothIntervals, PairedDifferences
 
-_Place = TypeVar("_Place", bound=Hashable)
+_Key = TypeVar("_Key", bound=Hashable)
 
 
 def every_pair(pairs: int) -> tuple[int, ...]:
@@ -21,21 +21,21 @@ def every_pair(pairs: int) -> tuple[int, ...]:
 
 
 def intervals_after_looks(
-    differences: Mapping[_Place, PairedDifferences], looks: Sequence[int], confidence: float
-) -> dict[_Place, BothIntervals]:
-    """The intervals at each place that allow for the present look and for those of ``looks`` that had fewer pairs.
+    differences: Mapping[_Key, PairedDifferences], looks: Sequence[int], confidence: float
+) -> dict[_Key, BothIntervals]:
+    """The intervals by key that allow for the present look and for those of ``looks`` that had fewer pairs.
 
     Args:
-        differences: The differences by place.
+        differences: The differences by key.
         looks: The number of pairs at each look.
         confidence: The confidence of all looks together.
     """
     intervals = {}
-    for place, known in differences.items():
+    for key, known in differences.items():
         pairs = len(known.values)
         counted = (*(n for n in looks if n < pairs), pairs)
         these = interval_after_looks(known, counted, confidence)
-        intervals[place] = BothIntervals(these, _for_new_examples(known, counted, confidence))
+        intervals[key] = BothIntervals(these, _for_new_examples(known, counted, confidence))
     return intervals
 
 
@@ -59,10 +59,10 @@ def _for_new_examples(
     differences: PairedDifferences, counted: Sequence[int], confidence: float
 ) -> CrossedInterval | None:
     """The interval for new examples, without ends for fewer than three pairs; None if it is not known."""
-    spread, found = differences.examples, interval_after_looks(differences.decisive, counted, confidence)
-    if spread is None or found is None or isinstance(found, CrossedInterval):
-        return found if isinstance(found, CrossedInterval) else None
-    return CrossedInterval(found.mean, None, None, found.n, None, spread.count, spread.recorded)
+    spread, interval = differences.examples, interval_after_looks(differences.decisive, counted, confidence)
+    if spread is None or interval is None or isinstance(interval, CrossedInterval):
+        return interval if isinstance(interval, CrossedInterval) else None
+    return CrossedInterval(interval.mean, None, None, interval.n, None, spread.count, spread.recorded)
 
 
 def describe_looks(contrast: ContrastLooks) -> Iterator[str]:
@@ -73,8 +73,8 @@ def describe_looks(contrast: ContrastLooks) -> Iterator[str]:
     if last is None:
         return
     counts = [str(look.pairs) for look in contrast.looks]
-    told = counts[0] if len(counts) == 1 else f"{', '.join(counts[:-1])} and {counts[-1]}"
-    yield f"Looked at after {told} pairs: the interval allows for every look."
+    counts_text = counts[0] if len(counts) == 1 else f"{', '.join(counts[:-1])} and {counts[-1]}"
+    yield f"Looked at after {counts_text} pairs: the interval allows for every look."
     examples = "" if contrast.examples_needed is None else f"; about {contrast.examples_needed:,} would decide"
     if contrast.hopeless == "diverged":
         yield "More seeds would not decide it: runs that diverge contradict those that finish."

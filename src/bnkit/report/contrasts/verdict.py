@@ -50,7 +50,7 @@ def _contradiction(best: AtBest, contrast: Contrast) -> str:
     assert (
         diverged is not None and diverged.mean is not None and diverged.counts_as is not None
     )  # by ``is_contradicted``
-    found = {
+    conclusion = {
         Conclusion.GAIN: f"{contrast.network} is better",
         Conclusion.LOSS: f"{contrast.network} is worse",
     }.get(contrast.of_finished, _any_left(contrast))
@@ -59,8 +59,8 @@ def _contradiction(best: AtBest, contrast: Contrast) -> str:
     is_known = diverged.counts_as or not objective.is_accuracy
     answer = f"the best constant answer ({objective.text(diverged.counts_as)})" if is_known else "an accuracy of 0"
     return (
-        f"over the seeds for which both runs finished, {found}, but {_who_diverged(diverged, contrast)}; if these count as {answer}, "
-        f"the mean difference is {objective.change(diverged.mean)}{unit}"
+        f"over the seeds for which both runs finished, {conclusion}, but {_who_diverged(diverged, contrast)}; "
+        f"if these count as {answer}, the mean difference is {objective.change(diverged.mean)}{unit}"
     )
 
 
@@ -76,9 +76,9 @@ def _sentence_of_finished(best: AtBest, contrast: Contrast) -> str:
             return f"So {network} bought {change(difference.mean)} points of {objective.title}."
         case Conclusion.LOSS if objective.is_accuracy:
             return f"So {network} cost {objective.title}: {change(difference.mean)} points."
-        case Conclusion.GAIN | Conclusion.LOSS as found:
-            way = "better" if found is Conclusion.GAIN else "worse"
-            return f"So {network} made the {objective.title} {way}: {change(difference.mean)}."
+        case Conclusion.GAIN | Conclusion.LOSS as conclusion:
+            direction = "better" if conclusion is Conclusion.GAIN else "worse"
+            return f"So {network} made the {objective.title} {direction}: {change(difference.mean)}."
         case Conclusion.NOTHING:
             return f"So {network} bought nothing in {objective.title}: {_any_left(contrast)}."
         case Conclusion.UNKNOWN:
@@ -98,8 +98,8 @@ def _open_sentence(best: AtBest, contrast: Contrast, difference: Interval, ends:
     """Why there is no verdict, and what would help."""
     if difference.n < FEWEST and not (difference.low or 0.0) < 0 < (difference.high or 0.0):
         return f"n = {difference.n} is too small for a verdict: use at least {FEWEST} seeds."
-    found = {Conclusion.GAIN: "better", Conclusion.LOSS: "worse"}.get(contrast.objective.conclude(best.test), "")
-    here = f"On these test examples {contrast.network} is {found}. For new ones " if found else ""
+    direction = {Conclusion.GAIN: "better", Conclusion.LOSS: "worse"}.get(contrast.objective.conclude(best.test), "")
+    here = f"On these test examples {contrast.network} is {direction}. For new ones " if direction else ""
     return (
         f"{here}{_too_few(best, difference)} to say: the difference lies between {ends}, on either side of nothing. "
         f"{_remedy(best, difference)}"

@@ -49,5 +49,5 @@ def curves_picture(results: Results, answer: Answer) -> Markup:
     objective = Objective.of(results.plan.task)
     where = set(headline_points(results.plan, answer.contrasts).values())
     at = f", {where.pop()}" if len(where) == 1 else ", each at its best"
-    found = curves(results, f"test_{objective.field}", headline_runs(results.plan, answer.contrasts))
-    return curves_svg(found, f"{objective.title}{at}", is_share=objective.is_accuracy)
+    series = curves(results, f"test_{objective.field}", headline_runs(results.plan, answer.contrasts))
+    return curves_svg(series, f"{objective.title}{at}", is_share=objective.is_accuracy)

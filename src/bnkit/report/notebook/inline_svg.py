@@ -94,12 +94,12 @@ def differences_svg(rows: Sequence[DifferenceRow], networks: Sequence[str], obje
         ),
         *(
             part
-            for place, row in enumerate(shown)
+            for index, row in enumerate(shown)
             for part in _difference(
-                row, colour_among(networks, row.network), across, _TOP + row_height * (place + 1), scale
+                row, colour_among(networks, row.network), across, _TOP + row_height * (index + 1), scale
             )
         ),
-        *(_text(0, _TOP + row_height * place + (15 if inline else 13), row.label) for place, row in enumerate(shown)),
+        *(_text(0, _TOP + row_height * index + (15 if inline else 13), row.label) for index, row in enumerate(shown)),
         _text(0, 12, title),
     ]
     remarks = [f"… and {len(rows) - len(shown)} more"] if len(rows) > len(shown) else []

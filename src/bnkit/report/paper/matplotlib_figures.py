@@ -85,21 +85,21 @@ def draw_differences(rows: Sequence[DifferenceRow], networks: Sequence[str], obj
     def draw(ax: Axes) -> None:
         ax.axvline(0, color=_ZERO, linestyle="--", linewidth=0.8)
         has_new = any(row.new_examples is not None for row in rows)
-        for place, row in enumerate(rows):
+        for index, row in enumerate(rows):
             colour = colour_among(networks, row.network)
             for interval, width, cap in ((row.interval, 2.5, ""), (row.new_examples, 0.9, "|")):
                 if interval is not None and interval.low is not None and interval.high is not None:
                     ends = (scale * interval.low, scale * interval.high)
                     ax.plot(
                         ends,
-                        (place, place),
+                        (index, index),
                         color=colour,
                         linewidth=width,
                         marker=cap,
                         markersize=7,
                         solid_capstyle="butt",
                     )
-            ax.plot(scale * row.interval.mean, place, color=colour, marker="s", markersize=5, linestyle="")
+            ax.plot(scale * row.interval.mean, index, color=colour, marker="s", markersize=5, linestyle="")
         _label_rows(ax, [_as_it_is(row.label) for row in rows], above=_are_long(rows))
         ax.set_ylim(len(rows) - 0.4, -0.8 if _are_long(rows) else -0.6)
         ax.tick_params(axis="y", length=0)
@@ -128,8 +128,8 @@ def _label_rows(ax: Axes, labels: Sequence[str], *, above: bool) -> None:
         return
     ax.set_yticks([])
     size = 6.5 * min(1.0, _LONGEST_ABOVE / max(map(len, labels)))
-    for place, label in enumerate(labels):
-        text = ax.text(0, place - 0.22, label, transform=ax.get_yaxis_transform(), fontsize=size, va="bottom")
+    for index, label in enumerate(labels):
+        text = ax.text(0, index - 0.22, label, transform=ax.get_yaxis_transform(), fontsize=size, va="bottom")
         text.set_in_layout(False)
 
 

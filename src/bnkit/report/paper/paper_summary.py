@@ -134,7 +134,7 @@ class Summary:
         """What the figures mean, a sentence each."""
         at_once = f" for {self.pairs} pairs of networks at once (Holm)" if self.pairs > 1 else ""
         baselines = dict.fromkeys(row.difference.baseline for row in self.rows if row.difference is not None)
-        found = [
+        sentences = [
             f"mean {self.objective.title} over n seeds, with its 95 % interval in brackets",
             (
                 f"difference: to {' or '.join(baselines) or 'the baseline'} under the same setting, paired by seed"
@@ -143,19 +143,21 @@ class Summary:
             ),
         ]
         if self.has_new_examples:
-            found.append("the second interval of a difference is the one for new examples like those of the test set")
+            sentences.append(
+                "the second interval of a difference is the one for new examples like those of the test set"
+            )
         if self.has_counted:
-            found.append(
+            sentences.append(
                 f"{COUNTED}: the number of test answers sets the width of the interval, because the seeds agree more closely than that "
                 "number can show"
             )
         if self.has_choice:
-            found.append(f"{CHOSEN}: the learning rate chosen for the network on the validation part")
+            sentences.append(f"{CHOSEN}: the learning rate chosen for the network on the validation part")
         if self.has_failures:
-            found.append(
+            sentences.append(
                 "failed: runs without a figure at the end (they diverged, or raised an error); the means exclude them"
             )
-        return found
+        return sentences
 
     def table(self) -> Table:
         """The rows as text."""

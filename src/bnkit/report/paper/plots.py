@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from bnkit.errors import SettingsError
 from bnkit.experiments.plan import Plan, Run
@@ -20,7 +21,8 @@ from bnkit.report.results_of_plan import Results
 from bnkit.report.run_outcomes import matches, points_of
 
 DIFFERENCE = "difference"
-_NO_FIGURES = {"epoch", "run_duration", "steps", "layers", "landscape", "answers", "test_answers", "test_constant"}
+# Fields of an epoch with a number that is not drawn.
+_NO_FIGURES = {"epoch", "run_duration", "steps", "answers", "test_answers", "test_constant"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ def figure_name(plan: Plan, figure: str | None, settings: Mapping[str, object]) 
     Raises:
         SettingsError: The figure or a setting is unknown.
     """
-    known = [*(name for name in Epoch.__dataclass_fields__ if name not in _NO_FIGURES), DIFFERENCE]
+    numbers = (field.name for field in fields(Epoch) if re.match(r"(float|int)\b", str(field.type)))
+    known = [*(name for name in numbers if name not in _NO_FIGURES), DIFFERENCE]
     name = figure if figure is not None else f"test_{Objective.of(plan.task).field}"
     if name not in known:
         raise SettingsError(unknown_name("no figure is called", name, known))
@@ -76,7 +79,8 @@ def plot_of(
         at_best: Whether a figure over the epochs shows each network at its best learning rate.
 
     Raises:
-        SettingsError: As ``figure_name`` raises it, or if the settings do not name one point of the grid.
+        SettingsError: As ``figure_name`` raises it, or if the settings do not name one point of the grid, or if no run has
+            recorded the figure.
     """
     name, objective = figure_name(results.plan, figure, settings), Objective.of(results.plan.task)
     if name == DIFFERENCE:
@@ -90,8 +94,10 @@ def plot_of(
     if name.startswith("training_"):
         words = f"{words}, evaluated"
     title = f"training {words}" if name in ("loss", objective.field) else words
-    is_share = "accuracy" in name
-    return Plot(name, draw_curves(curves(results, name, runs), title, is_share=is_share))
+    found = curves(results, name, runs)
+    if not any(curve.epochs for curve in found):
+        raise SettingsError(f"no run has recorded {name}; expected a figure that one has, such as loss or difference")
+    return Plot(name, draw_curves(found, title, is_share="accuracy" in name))
 
 
 def plot_of_table(

@@ -43,7 +43,7 @@ def write_text(text: str, path: Path) -> None:
 
 
 def write_picture(
-    results: Results, form: str, figure: str | None, path: Path | None, place: Callable[[str], Path] = Path
+    results: Results, form: str, figure: str | None, path: Path | None, path_of: Callable[[str], Path] = Path
 ) -> Path:
     """Write a figure at the width of a column, in the format ``form``, and return the file's path.
 
@@ -60,7 +60,7 @@ def write_picture(
     """
     name = figure or DIFFERENCE
     plot = plot_of(results, contrasts(results), name, {}, at_best=True)
-    written = path if path is not None else place(f"{name}.{form}")
+    written = path if path is not None else path_of(f"{name}.{form}")
     if path is None:
         refuse_foreign_picture(written)
     save(plot.draw, written, plot.size(COLUMN_WIDTH), form)

@@ -46,7 +46,7 @@ def test_put_into_a_trained_one_it_computes_the_same(network: Network):
 
 
 @pytest.mark.parametrize("network", cases(PLAIN))
-def test_trained_it_folds(network: Network):
+def test_an_added_batch_norm_folds_after_training(network: Network):
     model, inputs, other = build(network), example(network), example(network, seed=OTHER)
     added, _ = add(model, inputs)
     settle(added, example(network, seed=1, batch=4))
