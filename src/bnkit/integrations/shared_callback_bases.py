@@ -151,7 +151,7 @@ class FreezesFromAnEpoch:
 
 
 def _check_options(options: Mapping[str, Any], function: Callable[..., Any]) -> None:
-    """Make sure that ``function`` has the options ``given``: it is called after hours of training.
+    """Make sure that ``function`` has the ``options``: it is called after hours of training.
 
     Raises:
         SettingsError: It has no option of that name.
