@@ -79,16 +79,16 @@ SHAPES = {
     "a linear layer past the caches": (2100, 1024),
     "a plane of one channel": (300, 1, 20, 20),
 }
-WAYS = {"planes": "planes", "rows": "rows", "blocks": "blocks", "a": "rows"}
+STRATEGIES = {"planes": "planes", "rows": "rows", "blocks": "blocks", "a": "rows"}
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_each_shape_takes_the_strategy_in_its_name(name):
     shape = SHAPES[name]
     layout = layout_of(shape, torch.float32, len(shape) > 2, 2)
-    assert layout.way == WAYS[name.split()[0].strip(",")]
+    assert layout.strategy == STRATEGIES[name.split()[0].strip(",")]
     assert layout.can_stream == ("past the caches" in name)
-    left_over = layout.way == "rows" and layout.examples * layout.positions < math.prod(shape)
+    left_over = layout.strategy == "rows" and layout.examples * layout.positions < math.prod(shape)
     assert left_over == (name in {"rows of a few columns, some left over", "a linear layer"})
     if "order" in name or "no cache" in name:
         assert layout.block == -(-shape[1] // layout.threads)
