@@ -125,3 +125,10 @@ def test_no_link_inside_the_repository_is_broken(page):
         path = page.parent / target
         # The page of a lesson is made from its notebook.
         assert "://" in target or path.exists() or path.with_suffix(".ipynb").exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_test_files_that_a_page_names_exist(page):
+    names = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*.py")}
+    for name in re.findall(r"`((?:tests/)?[\w/]*\btest_\w+\.py)[:`]", page.read_text()):
+        assert any(f"/{existing}".endswith(f"/{name}") for existing in names), name

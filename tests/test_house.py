@@ -64,6 +64,18 @@ def test_no_two_folders_have_a_file_of_one_name():
     assert {stem for stem, count in stems.items() if count > 1} == STEMS_TWICE
 
 
+def test_no_two_files_have_a_class_of_one_name():
+    """Lightning's callbacks and those of transformers are the same for two trainers."""
+    names = Counter(
+        node.name.lstrip("_")
+        for path in FILES
+        if _name(path) != "integrations/transformers.py"
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef)
+    )
+    assert [name for name, count in names.items() if count > 1] == []
+
+
 def test_what_travels_together_is_one_value():
     many = set()
     for path in FILES:

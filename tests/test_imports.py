@@ -81,6 +81,7 @@ def test_every_package_has_a_level():
     assert {path.name for path in SOURCE.iterdir() if (path / "__init__.py").exists()} == set(LEVEL) - {""}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["report", "intervals"])
 def test_a_report_loads_no_torch(package):
     modules = [_name(file) for file in FILES if file.relative_to(SOURCE).parts[0] == package]

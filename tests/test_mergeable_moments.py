@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from bnkit.mergeable_moments import Moments
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(
     cuts=st.lists(st.integers(0, 50), max_size=6),

@@ -60,5 +60,5 @@ def test_an_unknown_name_is_answered_by_the_one_that_was_meant(tmp_path, call, c
 @pytest.mark.parametrize(
     ("nouns", "one", "two"), [(("epoch",), "1 epoch", "2 epochs"), (("batch", "batches"), "1 batch", "2 batches")]
 )
-def test_one_is_not_several(nouns, one, two):
+def test_the_plural_follows_the_number(nouns, one, two):
     assert (plural(1, *nouns), plural(2, *nouns), plural(0, *nouns)[0]) == (one, two, "0")

@@ -80,5 +80,5 @@ def test_tests_and_benchmarks_name_who_acts():
         ("in turn", False),
     ],
 )
-def test_the_phrases(text, is_found):
+def test_the_pattern_matches_the_phrases_and_no_others(text, is_found):
     assert bool(PATTERN.search(text)) == is_found

@@ -47,7 +47,7 @@ def test_an_unknown_name_lists_the_known_ones():
         ("bnkit.nn", ["numba", "rich", "pydantic", "bokeh", "scipy", "bnkit.kernels.gpu.kernel"]),
     ],
 )
-def test_an_import_stays_out(module, absent):
+def test_an_import_does_not_load_what_it_need_not(module, absent):
     code = f"import sys, {module}; print([name for name in {absent} if name in sys.modules])"
     done = run([sys.executable, "-c", code])
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr

@@ -128,6 +128,7 @@ def load_factory(name: str) -> Factory:
 
 
 def _load_module(location: str) -> tuple[ModuleType, str, dict[str, Path]]:
+    # Not by pkgutil.resolve_name: its AttributeError for a missing name is also that of a module that raises one.
     _add_to_path(Path.cwd())
     unload_stale([location, *_imports_of_module(location)])
     module = importlib.import_module(location)

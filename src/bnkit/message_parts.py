@@ -69,7 +69,7 @@ def validation_message(error: Mapping[str, Any]) -> str:
     message = error["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
     message = re.sub("expected (?=greater|less)", "expected a number ", message)
     message = re.sub("a valid (\\w+)", lambda kind: _KINDS.get(kind[1], kind[0]), message)
-    message = re.sub("\\w+ should have at least (\\d+) item.*", lambda found: _at_least(int(found[1])), message)
+    message = re.sub("\\w+ should have at least (\\d+) item.*", lambda match: _at_least(int(match[1])), message)
     message = re.sub(", unable to parse .*|\\.$", "", message)
     choices = re.fullmatch("'.*' is not one of (.*)", message)  # Typer's, from click
     message = message if choices is None else f"expected one of {choices[1]}"

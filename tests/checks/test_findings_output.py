@@ -29,13 +29,13 @@ def _findings(*entries, **arguments):
 
 def test_findings_as_text():
     long = "remedy " * 20
-    found = _findings(
+    findings = _findings(
         _finding("BN201", Severity.ERROR, "features.1", "bad\nfurthest off: b"),
         _finding(site="a"),
         *(_finding("BN111", site=name, remedy=long.strip()) for name in "bcdefgh"),
         _finding("BN102", Severity.NOTE, ""),
     )
-    assert str(found).splitlines() == [
+    assert str(findings).splitlines() == [
         "error    BN201 features.1   bad",
         "                            furthest off: b",
         "                            remedy: mend it",
@@ -46,7 +46,7 @@ def test_findings_as_text():
         "note     BN102 (the model)  it is off; mend it",
         "1 error, 8 warnings, 1 note in 4 layers",
     ]
-    assert repr(found) == str(found)
+    assert repr(findings) == str(findings)
 
 
 def test_a_terminal_gets_colours_and_nothing_is_markup():
@@ -63,43 +63,43 @@ def test_no_findings_as_text():
 
 
 def test_a_notebook_gets_escaped_html():
-    found = _findings(
+    findings = _findings(
         _finding(site="<b>", message="a & b\nc"), not_checked={"data": ["BN201"]}, fixable=frozenset({"BN101"})
     )
-    page = found._repr_html_()
+    page = findings._repr_html_()
     assert "<td style='text-align:left;vertical-align:top'>&lt;b&gt;</td>" in page
     assert "a &amp; b<br>c" in page
     assert page.endswith("<p>1 warning in 4 layers<br>not checked without data: BN201</p>")
 
 
 def test_annotations_are_escaped():
-    found = _findings(_finding(severity=Severity.NOTE, message="50%\r\n::error::x"))
-    assert found.to_github("a,b:c.py") == (
+    findings = _findings(_finding(severity=Severity.NOTE, message="50%\r\n::error::x"))
+    assert findings.to_github("a,b:c.py") == (
         "::notice file=a%2Cb%3Ac.py,title=BN101::a.0: 50%25%0D%0A::error::x%0Aremedy: mend it\n"
     )
 
 
 def test_the_lines_that_made_the_layers():
-    found = _findings(
+    findings = _findings(
         *(_finding(site=site, file="nets.py", line=line) for site, line in (("a", 3), ("b", 3), ("c", 5))),
         _finding("BN102"),
     )
-    assert str(found).splitlines()[:4] == [
+    assert str(findings).splitlines()[:4] == [
         "warning  BN101 a    it is off; mend it",
         "                    also: b, c",
         "                    made at nets.py:3, nets.py:5",
         "warning  BN102 a.0  it is off; mend it",
     ]
-    first, *_, last = found.to_github("other.py").splitlines()
+    first, *_, last = findings.to_github("other.py").splitlines()
     assert first.startswith("::warning file=nets.py,line=3,title=BN101::a: ")
     assert last.startswith("::warning file=other.py,title=BN102::a.0: ")
-    plain = found.to_json()
+    plain = findings.to_json()
     assert (plain[0]["file"], plain[0]["line"]) == ("nets.py", 3) and "file" not in plain[3]
 
 
 def test_findings_as_plain_values():
-    found = _findings(_finding(measured=math.inf), _finding(measured={"accuracy": math.nan, "examples": 3}))
-    assert json.loads(json.dumps(found.to_json(), allow_nan=False)) == [
+    findings = _findings(_finding(measured=math.inf), _finding(measured={"accuracy": math.nan, "examples": 3}))
+    assert json.loads(json.dumps(findings.to_json(), allow_nan=False)) == [
         {"code": "BN101", "severity": "warning", "site": "a.0", "measured": measured, "limit": 0, "message": "it is off", "remedy": "mend it"}
         for measured in (None, {"accuracy": None, "examples": 3})
     ]  # fmt: skip
@@ -107,13 +107,13 @@ def test_findings_as_plain_values():
 
 def test_findings_are_a_sequence():
     entries = [_finding("BN201", Severity.ERROR), _finding(), _finding("BN102", Severity.NOTE)]
-    found = _findings(*entries, fixable=frozenset({"BN201"}))
-    assert list(found) == entries and found[1] == entries[1] and len(found[:2]) == 2
-    assert found.codes == ("BN101", "BN102", "BN201")
-    assert [len(found.at_least(severity)) for severity in Severity] == [1, 2, 3]
-    assert list(found.of("BN201")) == entries[:1]
-    assert found.remarks == ("1 can be fixed with --fix",)
-    assert found == _findings(*entries) and found != _findings()
+    findings = _findings(*entries, fixable=frozenset({"BN201"}))
+    assert list(findings) == entries and findings[1] == entries[1] and len(findings[:2]) == 2
+    assert findings.codes == ("BN101", "BN102", "BN201")
+    assert [len(findings.at_least(severity)) for severity in Severity] == [1, 2, 3]
+    assert list(findings.of("BN201")) == entries[:1]
+    assert (findings.fixable_count, findings.remarks) == (1, ())
+    assert findings == _findings(*entries) and findings != _findings()
 
 
 def _model():
@@ -121,9 +121,9 @@ def _model():
 
 
 def test_rules_that_did_not_run_are_listed_with_what_they_need():
-    found = bnkit.check(_model())
-    assert {need: "BN101" in codes for need, codes in found.not_checked.items()}["an example input"]
-    assert any("BN201" in codes for need, codes in found.not_checked.items() if need == "batches of data")
+    findings = bnkit.check(_model())
+    assert {need: "BN101" in codes for need, codes in findings.not_checked.items()}["an example input"]
+    assert any("BN201" in codes for need, codes in findings.not_checked.items() if need == "batches of data")
     assert bnkit.check(_model(), select="BN108").not_checked == {}
 
 
@@ -169,5 +169,5 @@ def test_batches_are_an_example_too():
         [(torch.randn(4, 4), torch.zeros(4))],
     ):
         assert "BN101" in bnkit.check(_model(), batches).codes
-    found = bnkit.check(_model(), [{"x": torch.randn(4, 4)}], forward=lambda model, batch: model(batch["x"]))
-    assert "BN101" in found.codes
+    findings = bnkit.check(_model(), [{"x": torch.randn(4, 4)}], forward=lambda model, batch: model(batch["x"]))
+    assert "BN101" in findings.codes

@@ -27,9 +27,9 @@ KINDS = {
     ],
 )
 def test_what_is_found_is_listed_and_no_error(healthy):
-    found = found_on(healthy)
-    assert not found.at_least("error"), found
-    assert row(healthy.name, found) in PAGE.splitlines(), row(healthy.name, found)
+    findings = found_on(healthy)
+    assert not findings.at_least("error"), findings
+    assert row(healthy.name, findings) in PAGE.splitlines(), row(healthy.name, findings)
 
 
 def test_the_page_lists_these_networks_and_says_why_each_finding_is_true():

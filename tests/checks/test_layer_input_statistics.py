@@ -73,11 +73,11 @@ def test_what_a_layer_is_built_with_counts():
 @pytest.mark.usefixtures("moments_by")
 def test_hooks_of_a_user_see_what_they_would_see():
     model, seen = nn.Sequential(nn.BatchNorm2d(4)), []
-    model[0].register_forward_hook(lambda layer, given, output: seen.append((given[0], output)))
+    model[0].register_forward_hook(lambda layer, inputs, output: seen.append((inputs[0], output)))
     (image,) = _images(1)
     _measured(model, [image])
-    (given, output), *_ = seen
-    assert torch.equal(given, image)
+    (inputs, output), *_ = seen
+    assert torch.equal(inputs, image)
     assert torch.allclose(output.mean((0, 2, 3)), torch.zeros(4), atol=1e-5)
 
 

@@ -33,10 +33,10 @@ def _ran(model):
 def test_what_is_found_is_found_on_the_model_that_has_run(make, given):
     torch.manual_seed(0)
     model = make()
-    found = check(model, **given())
-    assert "BN101" in found.codes
+    findings = check(model, **given())
+    assert "BN101" in findings.codes
     torch.manual_seed(0)
-    assert found == check(_ran(make()), **given())
+    assert findings == check(_ran(make()), **given())
 
 
 @pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in KINDS.items()])
@@ -55,8 +55,8 @@ def test_the_optimizer_is_that_of_the_copy():
     model = KINDS["batch norm and a lazy layer"]()
     for decay, expected in ((0.1, ["1"]), (0.0, [])):
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=decay)
-        found = check(model, optimizer=optimizer, example_inputs=EXAMPLE, select="BN301")
-        assert [finding.site for finding in found] == expected
+        findings = check(model, optimizer=optimizer, example_inputs=EXAMPLE, select="BN301")
+        assert [finding.site for finding in findings] == expected
 
 
 @pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in KINDS.items()])

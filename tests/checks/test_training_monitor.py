@@ -24,9 +24,9 @@ def clock(monkeypatch):
         def perf_counter(self):
             return self.now
 
-    made = Clock()
-    monkeypatch.setattr(module, "time", made)
-    return made
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
 
 
 def _model():
@@ -41,7 +41,7 @@ def _walk(monitor, clock, steps, seconds=1.0, batch=None):
 
 
 def test_it_looks_every_so_many_steps(clock):
-    monitor = Monitor(_model(), every=10, on_findings=lambda found: None)
+    monitor = Monitor(_model(), every=10, on_findings=lambda findings: None)
     _walk(monitor, clock, 35)
     assert (monitor.looks, monitor.steps) == ([10, 20, 30], 35)
 
@@ -65,7 +65,7 @@ def test_it_waits_where_looking_takes_long(clock):
 
 
 def test_with_all_the_time_no_check_is_postponed(clock):
-    monitor = Monitor(_model(), every=2, share=1.0, on_findings=lambda found: None)
+    monitor = Monitor(_model(), every=2, share=1.0, on_findings=lambda findings: None)
     monitor._check = lambda: setattr(clock, "now", clock.now + 100.0)  # steps take no time here
     _walk(monitor, clock, 6, seconds=0.0)
     assert monitor.looks == [2, 4, 6]
@@ -76,7 +76,7 @@ def test_training_is_bit_by_bit_the_same():
     def trained(watched):
         model = _model()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-        monitor = Monitor(model, every=2, share=1.0, optimizer=optimizer, on_findings=lambda found: None)
+        monitor = Monitor(model, every=2, share=1.0, optimizer=optimizer, on_findings=lambda findings: None)
         draw = torch.Generator().manual_seed(1)
         for _ in range(6):
             inputs = torch.randn(8, 3, generator=draw)
@@ -107,7 +107,7 @@ def test_later_looks_leave_out_what_cannot_change(clock):
     seen = []
     monitor = Monitor(_model(), every=1, share=1.0, on_findings=seen.append, select=["BN101", "BN111"])
     _walk(monitor, clock, 2)
-    assert [found.codes for found in seen] == [("BN101",), ()]
+    assert [findings.codes for findings in seen] == [("BN101",), ()]
 
 
 def test_a_model_that_cannot_be_checked_goes_on_training(clock, caplog):
@@ -121,7 +121,7 @@ def test_a_model_that_cannot_be_checked_goes_on_training(clock, caplog):
 def test_without_batches_it_looks_at_the_model_alone(clock):
     model = _model()
     model[1].momentum = 0.99
-    monitor = bnkit.Monitor(model, every=1, share=1.0, on_findings=lambda found: None)
+    monitor = bnkit.Monitor(model, every=1, share=1.0, on_findings=lambda findings: None)
     clock.now = 1.0
     assert "BN111" in monitor.step().codes
 

@@ -45,13 +45,13 @@ def test_the_gain_at_the_best_rates_has_the_divergence_of_a_comparison(lost, rai
         return finished_record(0.7 if _with(run) else 0.6, test_constant=0.2)
 
     planned = fake_plan(seeds=5)
-    found = _diverged("better-results", outcome, seeds=5)
+    divergence = _diverged("better-results", outcome, seeds=5)
     (contrast,) = contrasts(fake_results(planned, outcome))
     there = contrast.best.divergence
-    assert (found.seeds, found.baseline, found.network) == (5, raised, lowered)
-    assert found.mean == pytest.approx(mean) == pytest.approx(there.mean)
-    assert (found.finished, found.counts_as) == pytest.approx((there.finished, there.counts_as))
-    assert found.cautious_mean == pytest.approx(there.cautious_mean)
+    assert (divergence.seeds, divergence.baseline, divergence.network) == (5, raised, lowered)
+    assert divergence.mean == pytest.approx(mean) == pytest.approx(there.mean)
+    assert (divergence.finished, divergence.counts_as) == pytest.approx((there.finished, there.counts_as))
+    assert divergence.cautious_mean == pytest.approx(there.cautious_mean)
 
 
 def test_nothing_diverged_or_nothing_finished():
@@ -71,11 +71,11 @@ def test_of_four_runs_of_a_seed_each_moves_the_effect_by_its_sign():
             return diverged_record(0.1)
         return finished_record(0.9 if _with(run) else 0.8, test_constant=0.5)
 
-    found = _diverged("small-batches", outcome, grid={"lr": [0.1], "batch_size": [2, 32]}, seeds=4)
+    divergence = _diverged("small-batches", outcome, grid={"lr": [0.1], "batch_size": [2, 32]}, seeds=4)
     # Of the seeds 0 and 1: (0.9 − 0.8) − (0.5 − 0.8), and (0.9 − 0.8) − (0.9 − 0.5).
-    assert (found.seeds, found.baseline, found.network, found.finished) == (4, 1, 1, 0.0)
-    assert found.mean == pytest.approx((0.4 - 0.3) / 4)
-    assert found.cautious_mean is None  # neither direction is more frequent
+    assert (divergence.seeds, divergence.baseline, divergence.network, divergence.finished) == (4, 1, 1, 0.0)
+    assert divergence.mean == pytest.approx((0.4 - 0.3) / 4)
+    assert divergence.cautious_mean is None  # neither direction is more frequent
 
 
 def test_a_run_that_enters_with_both_signs_moves_the_effect_by_what_it_would_have_had():
@@ -86,9 +86,9 @@ def test_a_run_that_enters_with_both_signs_moves_the_effect_by_what_it_would_hav
             return diverged_record(0.1)
         return finished_record(0.7, training_accuracy=0.8 if _with(run) else 0.9, test_constant=0.1)
 
-    found = _diverged("regularises", outcome, grid={"lr": [0.1], "dropout": [0.0, 0.5]}, seeds=4)
-    assert (found.baseline, found.network) == (0, 1)
-    assert (found.finished, found.mean) == pytest.approx((0.1, (3 * 0.1 - 0.1) / 4))
+    divergence = _diverged("regularises", outcome, grid={"lr": [0.1], "dropout": [0.0, 0.5]}, seeds=4)
+    assert (divergence.baseline, divergence.network) == (0, 1)
+    assert (divergence.finished, divergence.mean) == pytest.approx((0.1, (3 * 0.1 - 0.1) / 4))
 
 
 @pytest.mark.parametrize(
@@ -104,9 +104,11 @@ def test_a_run_that_diverged_takes_an_epoch_longer_to_the_loss_of_the_other(lost
             Status.FINISHED, [epoch(n, 0.5, test_loss=loss, steps=10 * n) for n, loss in enumerate(losses, 1)]
         )
 
-    found = _diverged("faster-in-steps", outcome)
-    assert (found.baseline, found.network) == directions
-    assert (found.finished, found.mean) == pytest.approx((math.log(2), (2 * math.log(2) + math.log(value)) / 3))
+    divergence = _diverged("faster-in-steps", outcome)
+    assert (divergence.baseline, divergence.network) == directions
+    assert (divergence.finished, divergence.mean) == pytest.approx(
+        (math.log(2), (2 * math.log(2) + math.log(value)) / 3)
+    )
     effects = BY_NAME["faster-in-steps"].effect_of(Evidence(fake_results(fake_plan(), outcome)))
     assert effects == pytest.approx({1: math.log(2), 2: math.log(2)})
 
@@ -139,9 +141,9 @@ def test_a_verdict_that_the_runs_that_diverged_contradict_is_withheld(values, di
 
 def test_the_share_of_seeds_is_taken_at_its_lower_end():
     """By hand: 6 of 10 seeds are at least 31 %, so that the mean moves by 0.313 / 0.6 of the way from 1 to −2."""
-    found = Divergence(10, 0, 6, None, 1.0, -2.0)
+    divergence = Divergence(10, 0, 6, None, 1.0, -2.0)
     assert share_limits(0.6, 10)[0] == pytest.approx(0.3127, abs=1e-4)
-    assert found.cautious_mean == pytest.approx(1 - 3 * 0.3127 / 0.6, abs=1e-3)
+    assert divergence.cautious_mean == pytest.approx(1 - 3 * 0.3127 / 0.6, abs=1e-3)
 
 
 @pytest.mark.parametrize(("seeds", "is_open"), [(9, True), (12, False)])

@@ -61,9 +61,9 @@ def test_true_and_untrue_effects_side_by_side_are_decided_right():
         effects = np.concatenate([generator.normal(8, 1, (10, 5)), generator.normal(0, 1, (10, 5))])
         decisions = [verdict.decision for verdict in judge([_hypothesis_test(row, 8.0) for row in effects])]
         expected = [HOLDS] * 10 + [NOT] * 10
-        mistaken = any(found not in (OPEN, meant) for found, meant in zip(decisions, expected, strict=True))
+        mistaken = any(decision not in (OPEN, meant) for decision, meant in zip(decisions, expected, strict=True))
         wrong += mistaken
-        right += sum(found is meant for found, meant in zip(decisions, expected, strict=True))
+        right += sum(decision is meant for decision, meant in zip(decisions, expected, strict=True))
     assert wrong / rounds <= _three_errors(rounds)
     assert right / (20 * rounds) > 0.9
 

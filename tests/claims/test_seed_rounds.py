@@ -13,7 +13,7 @@ from bnkit.claims import CLAIMS, Decision, Evidence, designs
 from bnkit.claims.judge_hypotheses import ERROR_RATE, HypothesisTest, Sample, judge
 from bnkit.claims.seed_rounds import decide, judge_once, judge_round, rounds_until
 from bnkit.claims.seeds_needed import outlook
-from bnkit.claims.train_designs import Training
+from bnkit.claims.train_designs import TrainedDesigns
 from bnkit.intervals.crossed_effects import ExampleSpread
 from tests.random_examples import examples
 from tests.report.fake_runs import fake_plan, fake_results, finished_record
@@ -25,7 +25,7 @@ ORDER = next(claim for claim in CLAIMS if claim.name == "order")
 SLOWER = next(claim for claim in CLAIMS if claim.name == "slower-iterations-bnkit")
 
 
-class _Trained(Training):
+class _Trained(TrainedDesigns):
     """Takes records that are made up for what is trained, and notes what is asked for."""
 
     def __init__(self, gains, seconds=1.0, recorded=0):
@@ -55,18 +55,18 @@ class _Trained(Training):
 
 def _decided(claims, training, seconds=None, max_seeds=20):
     seen = []
-    found = decide(claims, training, seconds=seconds, max_seeds=max_seeds, judged=seen.append)
-    return found, seen
+    judgements = decide(claims, training, seconds=seconds, max_seeds=max_seeds, judged=seen.append)
+    return judgements, seen
 
 
 def test_seeds_go_to_the_design_whose_verdict_is_open():
     training = _Trained({"inside": [1.0, 1.1, 0.9, 1.05], "order": [0.02, -0.01, 0.04, 0.0]})
-    found, seen = _decided((SMOOTHER, ORDER), training, max_seeds=8)
-    sure, unsure = found
+    judgements, seen = _decided((SMOOTHER, ORDER), training, max_seeds=8)
+    sure, unsure = judgements
     assert (sure.verdict.decision, unsure.verdict.decision) == (HOLDS, OPEN)
     assert training.seeds("inside") < training.seeds("order") == 8
     assert sure.looks == rounds_until(training.seeds("inside")) and unsure.looks == (3, 4, 5, 6, 7, 8)
-    assert len(seen) == len(training.asked) and seen[-1] == found
+    assert len(seen) == len(training.asked) and seen[-1] == judgements
     assert sure.outlook is None and unsure.outlook.needed > 8
     assert "more seeds" in str(unsure.outlook)
 
@@ -83,18 +83,18 @@ def test_the_verdict_that_is_nearest_comes_first():
 def test_a_first_round_that_would_end_after_the_budget_is_not_begun():
     training = _Trained({"inside": [1.0, 1.01, 0.99], "order": [0.02, -0.01, 0.04]}, seconds=10.0)
     # 1,000 steps in 10 s: three seeds of 1,600 steps would take 48 s.
-    found, _ = _decided((ORDER, SMOOTHER), training, seconds=40.0, max_seeds=6)
+    judgements, _ = _decided((ORDER, SMOOTHER), training, seconds=40.0, max_seeds=6)
     assert {name for name, _, _ in training.asked} == {"inside"}
-    assert [str(known.outlook) for known in found if known.is_open] == ["not trained yet"]
+    assert [str(known.outlook) for known in judgements if known.is_open] == ["not trained yet"]
 
 
 @pytest.mark.parametrize(("seconds", "asked"), [(0.0, 0), (3.5, 1), (1e6, 6)])
 def test_no_seeds_are_begun_that_would_end_after_the_budget(seconds, asked):
     """A seed takes 3.6 s of training, by what is recorded of the first three."""
     training = _Trained({"order": [0.02, -0.01, 0.04, 0.0]}, seconds=3.6)
-    found, _ = _decided((ORDER,), training, seconds=seconds, max_seeds=8)
+    judgements, _ = _decided((ORDER,), training, seconds=seconds, max_seeds=8)
     assert len(training.asked) == asked
-    assert str(found[0].outlook).startswith("not trained yet" if not asked else "it would take about ")
+    assert str(judgements[0].outlook).startswith("not trained yet" if not asked else "it would take about ")
 
 
 def test_what_asks_for_durations_is_trained_alone():
@@ -109,10 +109,10 @@ def test_what_asks_for_durations_is_trained_alone():
 def test_a_call_that_goes_on_finds_the_same():
     gains = {"inside": [1.0, 1.3, 0.8, 1.2], "order": [0.02, -0.01, 0.04, 0.0]}
     whole, first = _Trained(gains), _Trained(gains)
-    found, _ = _decided((SMOOTHER, ORDER), whole, max_seeds=10)
+    judgements, _ = _decided((SMOOTHER, ORDER), whole, max_seeds=10)
     _decided((SMOOTHER, ORDER), first, max_seeds=5)
     again = _Trained(gains)
-    assert _decided((SMOOTHER, ORDER), again, max_seeds=10)[0] == found == judge_round((SMOOTHER, ORDER), whole)
+    assert _decided((SMOOTHER, ORDER), again, max_seeds=10)[0] == judgements == judge_round((SMOOTHER, ORDER), whole)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_two_thousand_tables(matters):
         ([0.03, 0.02, 0.05], 10_000, "it would take about 5 more seeds, 50 s of training"),
     ],
 )
-def test_what_it_would_take(effects, answers, text):
+def test_the_outlook_says_how_many_seeds_are_needed(effects, answers, text):
     test = HypothesisTest(dict(enumerate(effects)), 0.01, 0.001, answers=answers, looks=())
     assert str(outlook(test, 10, len(effects), 10.0)) == text
 
@@ -193,17 +193,17 @@ def test_a_claim_is_given_up_only_if_no_mean_that_the_seeds_allow_would_be_decid
     few = {"matters": 0.01, "resolution": 0.001, "answers": 50, "looks": ()}
     steady, varied = [0.001, 0.0, -0.001] * 2, [0.4, -0.4, 0.0] * 2
     for effects, expected in ((steady, True), (varied, False), (steady[:5], False)):
-        found = outlook(HypothesisTest(dict(enumerate(effects)), **few), 10, len(effects), 10.0)
-        assert (found.answers, found.is_hopeless) == (50, expected)
+        needed = outlook(HypothesisTest(dict(enumerate(effects)), **few), 10, len(effects), 10.0)
+        assert (needed.answers, needed.is_hopeless) == (50, expected)
 
 
 def test_more_test_answers_would_decide_where_seeds_do_not():
     """All seeds agree on the test examples, so that only more of them can decide."""
     effects = dict(enumerate([0.02, 0.021, 0.019, 0.02]))
     few = HypothesisTest(effects, 0.01, answers=400, looks=(), examples=ExampleSpread(400, 0.1, 4))
-    found = outlook(few, 2, 4, 1.0)
-    assert (found.needed, found.answers) == (None, 400)
-    for times, decision in ((found.answers_needed / 400, HOLDS), (0.85 * found.answers_needed / 400, OPEN)):
+    needed = outlook(few, 2, 4, 1.0)
+    assert (needed.needed, needed.answers) == (None, 400)
+    for times, decision in ((needed.answers_needed / 400, HOLDS), (0.85 * needed.answers_needed / 400, OPEN)):
         count = round(400 * times)
         enough = HypothesisTest(
             dict(enumerate([0.02, 0.021, 0.019, 0.02] * 2)),

@@ -56,9 +56,9 @@ def test_annotations_for_a_workflow(capsys):
 
 def test_a_log_for_code_scanning(capsys):
     result = invoke(capsys, "check", f"{NETS}:biased", "--input", "2x1x8x8", "--select", "BN101", "--format", "sarif")
-    (found,) = json.loads(result.out)["runs"][0]["results"]
-    place = found["locations"][0]["physicalLocation"]
-    assert (result.status, found["ruleId"]) == (1, "BN101")
+    (result_entry,) = json.loads(result.out)["runs"][0]["results"]
+    place = result_entry["locations"][0]["physicalLocation"]
+    assert (result.status, result_entry["ruleId"]) == (1, "BN101")
     assert (place["artifactLocation"]["uri"], place["region"]) == (Path(NETS).as_uri(), {"startLine": LINE})
 
 
@@ -185,10 +185,10 @@ def test_rules_are_listed(capsys):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A comparison that kept the weights of every epoch."""
-    place = tmp_path_factory.mktemp("comparison")
+    folder = tmp_path_factory.mktemp("comparison")
     with pytest.raises(SystemExit):
-        main(["compare", *QUICK_COMPARE, "--out", str(place / "r"), "--keep-checkpoints", "-q"])
-    return place / "r"
+        main(["compare", *QUICK_COMPARE, "--out", str(folder / "r"), "--keep-checkpoints", "-q"])
+    return folder / "r"
 
 
 def _runs(folder):

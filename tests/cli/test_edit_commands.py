@@ -237,7 +237,7 @@ def test_onnx_that_is_not_installed(capsys, monkeypatch):
     monkeypatch.setattr("bnkit.model.save.find_spec", lambda name: None)
     result = invoke(capsys, "fold", f"{NETS}:Normalised", *SHAPE, "--out", "x.onnx")
     assert (result.status, result.err.count("\n")) == (2, 1)
-    assert "x.onnx needs onnx and onnxscript, which is not installed; pip install 'bnkit[onnx]'" in result.err
+    assert "x.onnx needs onnx and onnxscript, which are not installed; pip install 'bnkit[onnx]'" in result.err
 
 
 def test_a_file_that_is_there_is_replaced_and_the_output_says_so(capsys, tmp_path):

@@ -59,6 +59,7 @@ PRINTED_AT_ONCE = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_is_printed_at_once_loads_nothing_heavy():
     program = f"""
 import contextlib, io, sys

@@ -47,7 +47,7 @@ def test_texts_go_to_standard_output_or_into_a_file(capsys, comparison, tmp_path
     assert (tmp_path / "table").read_text(encoding="utf-8") == expected(comparison)
 
 
-def test_the_csv_is_one(capsys, comparison):
+def test_the_csv_has_a_row_a_network(capsys, comparison):
     rows = list(csv.DictReader(io.StringIO(_report(capsys, comparison, "--format", "csv").out)))
     assert [row["network"] for row in rows] == ["no_batch_norm", "batch_norm"]
 

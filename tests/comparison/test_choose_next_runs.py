@@ -53,7 +53,7 @@ def test_every_rate_has_the_first_seed_and_the_best_one_the_others():
     growth = seed_growth(_plan(), _records())
     both = ("no_batch_norm", "batch_norm")
     assert _asked(growth, 0) == [(network, lr, 0) for lr in RATES for network in both]
-    later = [entry for place in range(1, len(growth.rounds)) for entry in _asked(growth, place)]
+    later = [entry for number in range(1, len(growth.rounds)) for entry in _asked(growth, number)]
     assert {(network, lr) for network, lr, seed in later if seed >= 2} == {(network, 0.1) for network in both}
     (contrast,) = growth.contrasts
     assert (contrast.baseline_lr, contrast.network_lr) == (0.1, 0.1)
@@ -107,7 +107,7 @@ def test_rates_that_few_validation_answers_tell_apart_all_go_on(far, rates):
         return {0.01: 0.80, 0.1: 0.81, 1.0: far}[run.settings.lr]
 
     growth = seed_growth(_plan(), _records(close))
-    assert [{lr for _, lr, _ in _asked(growth, place)} for place in range(3)] == rates
+    assert [{lr for _, lr, _ in _asked(growth, number)} for number in range(3)] == rates
     assert growth.contrasts[0].network_lr == 0.1
 
 
@@ -128,7 +128,7 @@ def test_rates_that_are_clearly_worse_are_dropped_after_one_seed(task, rates):
         return finished_record(value, answers=900, validation_metric=value, test_metric=value, test_answers=10_000)
 
     growth = seed_growth(_plan(6, grid={"lr": FOUR}, task=task), records)
-    assert [{lr for _, lr, _ in _asked(growth, place)} for place in range(3)] == rates
+    assert [{lr for _, lr, _ in _asked(growth, number)} for number in range(3)] == rates
 
 
 def test_a_rate_at_which_runs_diverge_is_dropped():

@@ -56,6 +56,7 @@ def test_the_function_has_the_defaults_of_an_experiment():
     assert {key: tuple(values) for key, values in read_recipe("quickstart")["grid"].items()} == DEFAULT_GRID
 
 
+@pytest.mark.slow
 def test_a_learning_rate_that_is_left_out_is_the_same_everywhere(project, capsys, monkeypatch):
     project(net=_NET, data=_DATA)
     toml = 'name = "net"\nnetworks = ["net.py:make"]\ndata = "data.py:data"\nseeds = 5\nepochs = 10\n[grid]\nmomentum = 0.9\n'

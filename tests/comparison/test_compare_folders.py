@@ -17,11 +17,11 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    place = tmp_path_factory.mktemp("r")
-    bnkit.compare(tiny_experiment.NETWORKS, tiny_experiment.data(), out=place / "before", **tiny_experiment.EXPERIMENT)
+    folder = tmp_path_factory.mktemp("r")
+    bnkit.compare(tiny_experiment.NETWORKS, tiny_experiment.data(), out=folder / "before", **tiny_experiment.EXPERIMENT)
     changed = {**tiny_experiment.EXPERIMENT, "grid": {"lr": [0.05, 0.1], "batch_size": [16]}, "seeds": 3, "epochs": 2}
-    bnkit.compare(tiny_experiment.NETWORKS, tiny_experiment.data(), out=place / "after", **changed)
-    return place
+    bnkit.compare(tiny_experiment.NETWORKS, tiny_experiment.data(), out=folder / "after", **changed)
+    return folder
 
 
 def test_the_runs_in_common_are_set_against_each_other(folders):

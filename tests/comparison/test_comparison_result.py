@@ -93,7 +93,7 @@ def test_records_that_another_process_has_written_since_are_read(comparison, tmp
     folder = ResultsFolder(tmp_path / "r")
     assert all(folder.record(run).last is None for run in comparison.plan)
     shutil.copytree(comparison.folder.path, tmp_path / "r")
-    made = Comparison.of_plan(folder, comparison.plan, comparison._components)
+    made = Comparison.of_plan(folder, comparison.plan, comparison._stored.of_last_call)
     assert made.records == comparison.records
     assert all(record.last is not None for record in made.records.values())
 

@@ -45,8 +45,8 @@ def test_the_answer_is_that_of_the_paired_differences():
 
 def test_each_setting_is_compared_by_itself():
     comparison = bnkit.Comparison.from_frame(_with_rates(), metric="accuracy", settings=["lr"], examples=50_000)
-    found = [(contrast.setting, round(contrast.best.test.mean, 6)) for contrast in comparison.answer.contrasts]
-    assert found == [({"lr": 0.1}, 0.03), ({"lr": 0.3}, -0.03)]
+    differences = [(contrast.setting, round(contrast.best.test.mean, 6)) for contrast in comparison.answer.contrasts]
+    assert differences == [({"lr": 0.1}, 0.03), ({"lr": 0.3}, -0.03)]
     assert comparison.answer.headline.startswith(
         "With lr 0.1: batch_norm bought +3.0 points of accuracy (95 % interval for new"
     )

@@ -142,11 +142,11 @@ def test_all_of_it_works_by_keyboard_and_is_announced(chromium):
         before = page.evaluate(NUMBERS)["x"][7]
         press(page, "ArrowLeft", 3)
         press(page, "PageDown", 2)
-        found = page.evaluate(NUMBERS)
-        assert found["x"][7] == pytest.approx(before - 2.3)
+        numbers = page.evaluate(NUMBERS)
+        assert numbers["x"][7] == pytest.approx(before - 2.3)
         assert page.evaluate(focused) == "7"
-        assert float(page.evaluate("document.activeElement.getAttribute('aria-valuenow')")) == found["x"][7]
-        twin.follow(found)
+        assert float(page.evaluate("document.activeElement.getAttribute('aria-valuenow')")) == numbers["x"][7]
+        twin.follow(numbers)
         page.wait_for_function(
             "document.getElementById('status').textContent.startsWith('x of example 8 is 6.7000; mean 4.7125, variance')"
         )

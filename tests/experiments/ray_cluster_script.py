@@ -43,9 +43,9 @@ class CountingCallback(Callback):
 
 
 def compare(folder, observer, networks=None, **options):
-    given = {**tiny_experiment.EXPERIMENT, "seeds": 8, **options}
+    settings = {**tiny_experiment.EXPERIMENT, "seeds": 8, **options}
     return bnkit.compare(
-        networks or tiny_experiment.NETWORKS, tiny_experiment.data(), **given, out=folder, observer=observer
+        networks or tiny_experiment.NETWORKS, tiny_experiment.data(), **settings, out=folder, observer=observer
     )
 
 

@@ -130,8 +130,8 @@ class _Last(nn.Linear):
     ],
 )
 def test_a_loss_that_is_torchs_is_known_by_what_it_is(given, name):
-    found = find_named_loss(given)
-    assert (found and found.name) == name
+    named_loss = find_named_loss(given)
+    assert (named_loss and named_loss.name) == name
 
 
 def _soft():

@@ -117,7 +117,7 @@ def test_pre_commit_runs_the_hook(tmp_path, is_local):
 
 def _filled(text, contexts):
     """The text with each ``${{ name }}`` replaced by its value, as the runner does."""
-    return re.sub(r"\$\{\{ ([\w.-]+) \}\}", lambda found: contexts[found[1]], text)
+    return re.sub(r"\$\{\{ ([\w.-]+) \}\}", lambda match: contexts[match[1]], text)
 
 
 class Runner:

@@ -13,6 +13,8 @@ from bnkit.integrations.run_logger import FIGURES, RunLogger, ServiceRun
 from tests.cli.cli_runner import QUICK_COMPARE, invoke
 from tests.experiments import tiny_experiment
 
+pytestmark = pytest.mark.slow  # each test trains
+
 
 class _Service:
     """Runs by their number there, each the steps that it got, in their order, and what was said at the end."""

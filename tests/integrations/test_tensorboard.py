@@ -62,7 +62,7 @@ def written(comparison):
     return {folder.name: EventAccumulator(str(folder), sizes).Reload() for folder in folders}
 
 
-def test_a_run_is_a_run(comparison, written):
+def test_every_run_of_the_plan_is_a_run_of_tensorboard(comparison, written):
     names = [f"{run.number:04}-{run.network.key}-seed{run.seed}-{run.run_id}" for run in comparison.plan]
     assert list(written) == names
 

@@ -51,8 +51,8 @@ def test_the_variance_is_that_of_the_pigeonhole_bootstrap():
 def test_the_spread_of_examples_is_without_what_seeds_add():
     generator = np.random.default_rng(0)
     of_examples, rest = generator.normal(0, 2, 500), generator.normal(0, 5, (50, 500))
-    found = example_spread(of_examples + rest, single_answers=False)
-    assert found.variance == pytest.approx(4, rel=0.15)
+    spread = example_spread(of_examples + rest, single_answers=False)
+    assert spread.variance == pytest.approx(4, rel=0.15)
     assert example_spread(rest, single_answers=False).variance < 0.1
     # Of one pair nothing can be taken away.
     assert example_spread((of_examples + rest)[:1], single_answers=False).variance == pytest.approx(29, rel=0.15)
@@ -139,9 +139,9 @@ def test_without_recorded_examples_it_is_wider(seed):
     values = differences.mean(1).tolist()
     these, recorded = _both(differences)
     bound = largest_spread(recorded.mean, most_discordant(0.9, 0.9 + recorded.mean), 200)
-    found = interval_for_new_examples(values, bound, these, resolution=1 / 200)
-    assert found.high - found.low > recorded.high - recorded.low
-    assert found.recorded == 0
+    interval = interval_for_new_examples(values, bound, these, resolution=1 / 200)
+    assert interval.high - interval.low > recorded.high - recorded.low
+    assert interval.recorded == 0
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (3, 1), (3, 0)])

@@ -25,6 +25,7 @@ def test_confidences_of_several_by_hand():
     assert holm_confidences([]) == []
 
 
+@pytest.mark.slow
 def test_with_three_pairs_and_no_difference_one_in_twenty_intervals_leaves_out_nothing():
     generator = np.random.default_rng(0)
     draws = generator.normal(size=(4000, 3, 5))

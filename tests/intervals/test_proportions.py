@@ -86,10 +86,10 @@ def test_an_accuracy_stays_between_0_and_1():
 def test_on_other_examples_the_difference_would_be_in_it(answers, discordant):
     """Five seeds that agree on every example: all chance is in which examples there are. One network is never the worse one."""
     generator, rounds = np.random.default_rng(answers), 2000
-    found = generator.binomial(answers, discordant, rounds) / answers
+    computed = generator.binomial(answers, discordant, rounds) / answers
     missed = sum(
         not (interval := difference_interval([value] * 5, answers)).low <= discordant <= interval.high
-        for value in found.tolist()
+        for value in computed.tolist()
     )
     assert missed / rounds <= 0.05 + 4 * math.sqrt(0.05 * 0.95 / rounds)
 

@@ -29,8 +29,8 @@ class _Differences:
 
 
 def _after_every_pair(*values, answers=None, margin=0.01):
-    found = _Differences(values, answers)
-    return conclusion_after_looks(found, range(3, len(values) + 1) or [len(values)], margin)
+    differences = _Differences(values, answers)
+    return conclusion_after_looks(differences, range(3, len(values) + 1) or [len(values)], margin)
 
 
 def _at_most(rate, rounds):
@@ -101,8 +101,8 @@ def test_the_simulation_is_of_the_limits_in_use():
     low, high = simulated.designs()["spending"](sweeps)
     for row, values in enumerate(sweeps.differences):
         for pairs in (3, 7, 50):
-            found = interval_after_looks(_Scaled(tuple(values[:pairs])), range(3, pairs + 1))
-            assert (found.low, found.high) == pytest.approx((low[row, pairs - 3], high[row, pairs - 3]))
+            interval = interval_after_looks(_Scaled(tuple(values[:pairs])), range(3, pairs + 1))
+            assert (interval.low, interval.high) == pytest.approx((low[row, pairs - 3], high[row, pairs - 3]))
 
 
 class _Scaled(_Differences):

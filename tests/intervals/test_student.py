@@ -25,14 +25,14 @@ def test_the_interval_is_students():
 @pytest.mark.parametrize("n", [2, 3, 5, 20])
 def test_it_covers_the_true_mean_in_95_of_100_samples(n):
     samples = np.random.default_rng(n).normal(0.02, 0.01, (4000, n))
-    covered = sum((found := mean_interval(sample.tolist())).low <= 0.02 <= found.high for sample in samples)
+    covered = sum((interval := mean_interval(sample.tolist())).low <= 0.02 <= interval.high for sample in samples)
     # Four standard errors of a binomial with 4000 tries.
     assert abs(covered / 4000 - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 4000)
 
 
 def test_it_covers_a_true_ratio_in_95_of_100_samples():
     samples = np.exp(np.random.default_rng(0).normal(math.log(1.2), 0.1, (4000, 5)))
-    covered = sum((found := ratio_interval(sample.tolist())).low <= 1.2 <= found.high for sample in samples)
+    covered = sum((interval := ratio_interval(sample.tolist())).low <= 1.2 <= interval.high for sample in samples)
     assert abs(covered / 4000 - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 4000)
 
 

@@ -13,6 +13,7 @@ def _draw(*shape, mean=0.0, deviation=1.0):
     return mean + deviation * torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("shape", [(4, 3, 7, 7), (1, 5, 1), (2, 3, 1021), (3, 1, 5, 6, 7), (4, 32, 57, 57)], ids=str)
 def test_every_channel_and_example(shape, dtype):
@@ -51,7 +52,7 @@ def test_what_is_not_finite_or_overflows_shows_in_its_channel_alone(value):
         pytest.param(torch.ones(2, 3, 4, dtype=torch.int64), id="integers"),
     ],
 )
-def test_what_they_cannot_take(x):
+def test_unsupported_inputs_have_no_moments(x):
     assert plane_moments(x) is None
 
 

@@ -129,8 +129,8 @@ def test_statistics_of_ours_move_once_under_checkpointing(kernel, reentrant, aga
     with bnkit.recompute(model) if again else contextlib.nullcontext():
         loss = functional.cross_entropy(model(x), targets)
     loss.backward()
-    for (name, found), expected in zip(model.named_buffers(), plain.buffers(), strict=True):
-        assert torch.equal(found, expected), name
+    for (name, buffer), expected in zip(model.named_buffers(), plain.buffers(), strict=True):
+        assert torch.equal(buffer, expected), name
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
@@ -161,9 +161,9 @@ def test_inside_activation_checkpointing(reentrant):
 
     results = []
     for function in (part, lambda x: checkpoint(run, x, use_reentrant=reentrant)):
-        given = x.clone().requires_grad_()
+        x_copy = x.clone().requires_grad_()
         results.append(
-            torch.autograd.grad(function(given).square().sum(), [given]) if not reentrant else _all(function, given)
+            torch.autograd.grad(function(x_copy).square().sum(), [x_copy]) if not reentrant else _all(function, x_copy)
         )
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
@@ -188,11 +188,11 @@ def test_in_distributed_data_parallel(one_process, norm):
     results = []
     for again in (False, True):
         distributed = DistributedDataParallel(copy.deepcopy(model))
-        with bnkit.recompute(distributed) if again else contextlib.nullcontext() as found:
+        with bnkit.recompute(distributed) if again else contextlib.nullcontext() as recomputation:
             loss = functional.cross_entropy(distributed(x), targets)
         loss.backward()
         results.append([loss, *(p.grad for p in distributed.parameters()), *distributed.buffers()])
-    assert found.dropped > 8
+    assert recomputation.dropped > 8
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
@@ -206,5 +206,5 @@ def test_a_scripted_model():
     expected = torch.autograd.grad(model(x).square().sum(), list(model.parameters()))
     with torch.jit.optimized_execution(False), bnkit.recompute(scripted):
         loss = scripted(x).square().sum()
-    found = torch.autograd.grad(loss, list(scripted.parameters()))
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    gradients = torch.autograd.grad(loss, list(scripted.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(gradients, expected, strict=True))

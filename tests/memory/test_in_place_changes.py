@@ -54,12 +54,12 @@ def test_a_change_before_the_output_is_saved_raises(x):
     torch.manual_seed(0)
     layers = nn.ModuleList([nn.Conv2d(3, 4, 1), *normalised("numba", 4), nn.Conv2d(4, 2, 1)])
     for change in (False, True):
-        with bnkit.recompute(layers) as found:
+        with bnkit.recompute(layers) as recomputation:
             y = layers[1](layers[0](x))
             if change:
                 y.data.mul_(2)
             loss = layers[2](y).square().sum()
-        assert found.dropped == 1
+        assert recomputation.dropped == 1
         if not change:
             loss.backward()
     with pytest.raises(ModelError, match="got another one"):
@@ -67,10 +67,10 @@ def test_a_change_before_the_output_is_saved_raises(x):
 
 
 def test_a_change_of_the_input_behind_the_back_of_autograd_raises(layers, x):
-    with bnkit.recompute(layers) as found:
+    with bnkit.recompute(layers) as recomputation:
         h = layers[0](x)
         loss = layers[2](layers[1](h)).square().sum()
-    assert found.dropped == 1
+    assert recomputation.dropped == 1
     h.data.mul_(-1)
     with pytest.raises(ModelError, match=r"a tensor was changed in a way that autograd does not see \(through \.data"):
         loss.backward()

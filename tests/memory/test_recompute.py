@@ -18,6 +18,7 @@ from tests.memory.networks import NETWORKS, NORMS, Held, assert_same, batch, hel
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("norm", "network", "layout", "mode"), pairwise(NORMS, NETWORKS, LAYOUTS, ["training", "evaluation"])
 )
@@ -46,6 +47,7 @@ def test_same_numbers_in_other_dtypes(network, norm, dtype):
     assert_same(step(model, x, targets, again=True), step(model, x, targets, again=False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["torch", "functional", "auto", "aten", "numba"])
 @pytest.mark.parametrize(("network", "most"), [("vgg", 0.55), ("resnet", 0.6)])
 def test_bytes_held_for_the_backward_pass(network, norm, most):
@@ -56,6 +58,7 @@ def test_bytes_held_for_the_backward_pass(network, norm, most):
     assert share <= most, share
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["torch", "numba"])
 def test_bytes_held_for_a_long_chain_of_blocks(norm):
     torch.manual_seed(0)
@@ -67,11 +70,11 @@ def test_bytes_held_for_a_long_chain_of_blocks(norm):
 
 def test_recompute_reports_the_bytes_it_saved():
     model, (x, targets) = vgg("torch"), batch()
-    with bnkit.recompute(model) as found:
+    with bnkit.recompute(model) as recomputation:
         functional.cross_entropy(model(x), targets)
     outputs = 2 * 8 * 16 * 16 + 2 * 16 * 8 * 8
-    assert (found.dropped, found.bytes_dropped) == (4, 4 * outputs * 4)
-    assert str(found) == "4 tensors of 0.1 MB are computed again"
+    assert (recomputation.dropped, recomputation.bytes_dropped) == (4, 4 * outputs * 4)
+    assert str(recomputation) == "4 tensors of 0.1 MB are computed again"
 
 
 ACTIVATIONS = {
@@ -105,9 +108,9 @@ def _numbers(model, x, *, again):
     model.zero_grad()
     x = x.clone().requires_grad_()
     if again:
-        with bnkit.recompute(model) as found:
+        with bnkit.recompute(model) as recomputation:
             output = model(x)
-        dropped = found.dropped
+        dropped = recomputation.dropped
     else:
         output, dropped = model(x), 0
     output.square().sum().backward()
@@ -123,8 +126,8 @@ def test_activations_of_torch(name, dimensions):
     model = nn.Sequential(convolution(2, 4, 1), norm(4), ACTIVATIONS[name], convolution(4, 2, 1))
     x = torch.randn(3, 2, *[5] * dimensions)
     expected, _ = _numbers(model, x, again=False)
-    found, dropped = _numbers(model, x, again=True)
-    assert_same(found, expected)
+    numbers, dropped = _numbers(model, x, again=True)
+    assert_same(numbers, expected)
     keeps_its_argument = name not in {"none", "sigmoid", "tanh"} and not name.startswith(
         ("relu", "elu in", "leaky_relu in")
     )
@@ -164,8 +167,8 @@ def test_activations_of_ours(has_residual, kernel, activation):
 
     model, x = Model(), torch.randn(4, 2, 33, 33)  # enough for the compiled loops
     expected, _ = _numbers(model, x, again=False)
-    found, dropped = _numbers(model, x, again=True)
-    assert_same(found, expected)
+    numbers, dropped = _numbers(model, x, again=True)
+    assert_same(numbers, expected)
     assert dropped >= 1
 
 
@@ -177,8 +180,8 @@ def test_recompute_with_options_of_our_layers(extra):
     model = nn.Sequential(nn.Conv2d(2, 4, 1), BatchNorm2d(4, activation="relu", **extra), nn.Conv2d(4, 4, 1))
     x = torch.randn(8, 2, 5, 5)
     expected, _ = _numbers(model, x, again=False)
-    found, dropped = _numbers(model, x, again=True)
-    assert_same(found, expected)
+    numbers, dropped = _numbers(model, x, again=True)
+    assert_same(numbers, expected)
     assert dropped >= 1
 
 
@@ -190,13 +193,13 @@ def test_recompute_with_masks(mask):
     x, counts = torch.randn(4, 3, 50), torch.rand(4, 1, 50) > 0.3
     results = []
     for again in (False, True):
-        given = x.clone().requires_grad_()
+        x_copy = x.clone().requires_grad_()
         if again:
             with bnkit.recompute(norm):
-                y = linear(norm(given, mask=counts if mask else None))
+                y = linear(norm(x_copy, mask=counts if mask else None))
         else:
-            y = linear(norm(given, mask=counts if mask else None))
-        results.append((y, *torch.autograd.grad(y.square().sum(), [given, *norm.parameters(), *linear.parameters()])))
+            y = linear(norm(x_copy, mask=counts if mask else None))
+        results.append((y, *torch.autograd.grad(y.square().sum(), [x_copy, *norm.parameters(), *linear.parameters()])))
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
@@ -218,15 +221,15 @@ def test_frozen_parameters(frozen, norm):
     x = torch.randn(4, 2, 5, 5)
     results = []
     for again in (False, True):
-        given = x.clone().requires_grad_()
+        x_copy = x.clone().requires_grad_()
         if again:
-            with bnkit.recompute(model) as found:
-                y = model(given)
-            assert found.dropped == 1
+            with bnkit.recompute(model) as recomputation:
+                y = model(x_copy)
+            assert recomputation.dropped == 1
         else:
-            y = model(given)
+            y = model(x_copy)
         results.append(
-            torch.autograd.grad(y.square().sum(), [given, *(p for p in model.parameters() if p.requires_grad)])
+            torch.autograd.grad(y.square().sum(), [x_copy, *(p for p in model.parameters() if p.requires_grad)])
         )
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
@@ -246,8 +249,8 @@ def test_branches_joined_as_in_inception():
 
     model, x = Model(), torch.randn(4, 3, 6, 6)
     expected, _ = _numbers(model, x, again=False)
-    found, dropped = _numbers(model, x, again=True)
-    assert_same(found, expected)
+    numbers, dropped = _numbers(model, x, again=True)
+    assert_same(numbers, expected)
     assert dropped == 3  # of each branch, and both
 
 
@@ -268,14 +271,14 @@ def test_dropout_views_and_linear_layers():
 @pytest.mark.parametrize(
     "pool", [nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2, ceil_mode=True), nn.AdaptiveMaxPool2d(3), nn.AvgPool2d(2)]
 )
-def test_pools(pool):
+def test_layers_before_a_pooling_are_recomputed(pool):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 1), *normalised("torch", 4), pool, nn.Conv2d(4, 4, 1))
     x = torch.randn(4, 3, 7, 7)
     x[0, 0, 0, 0] = float("nan")  # all values of a channel are none then
     expected, _ = _numbers(model, torch.nan_to_num(x), again=False)
-    found, dropped = _numbers(model, torch.nan_to_num(x), again=True)
-    assert_same(found, expected)
+    numbers, dropped = _numbers(model, torch.nan_to_num(x), again=True)
+    assert_same(numbers, expected)
     assert dropped == 1
     broken, _ = _numbers(model, x, again=True)
     expected, _ = _numbers(model, x, again=False)

@@ -37,6 +37,7 @@ def test_a_model_that_was_pickled_whole_computes_what_it_did(name):
     torch.testing.assert_close(outputs, torch.tensor(entry["outputs"]), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_process_that_has_not_imported_bnkit_finds_them():
     done = subprocess.run(
         [sys.executable, "-c", _LOAD, str(_FILE)], capture_output=True, text=True, check=True, timeout=120

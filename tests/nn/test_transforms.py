@@ -81,6 +81,7 @@ def test_vmap_with_shared_buffers_takes_the_mean_over_the_batch():
     assert shared.num_batches_tracked == 1
 
 
+@pytest.mark.slow
 def test_func_grad_and_jvp_by_value():
     x, tangent = _groups()[0], _groups()[1]
     layer = BatchNorm1d(3, activation="tanh")

@@ -90,7 +90,7 @@ def test_the_headline_says_where_and_what_is_elsewhere():
     assert headline("kaiming", "default").startswith("With init kaiming: batch_norm bought +30.0 points")
 
 
-def test_one_pair_says_nothing():
+def test_one_pair_of_runs_has_no_interval():
     text = str(_answer(_by_seed((0.8,), (0.9,)), seeds=1))
     assert "With 1 pair of runs nothing can be said: use more seeds." in text
     assert "+10.0 points, n = 1, too few for an interval" in text

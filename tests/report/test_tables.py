@@ -180,7 +180,7 @@ def test_every_table_fits_and_breaks_no_word(make, width):
         assert all(any(name in line for line in lines) for name in ("resnet20.no_batch_norm", "lenet.batch_norm"))
 
 
-def test_the_best_runs_alone():
+def test_a_long_table_of_runs_shows_the_best():
     planned = fake_plan()
     table = runs_table(fake_results(planned, lambda run: finished_record(0.5 + run.number / 100)), 2, "look there")
     assert ([row[0] for row in table.rows], table.title, table.note) == (

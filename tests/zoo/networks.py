@@ -43,7 +43,7 @@ def build(network: Network, seed: int = 0) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = network.make()
-        settle(model, example(network, seed=seed + 1, batch=4))
+        randomize_batch_norms(model, example(network, seed=seed + 1, batch=4))
     return model.eval()
 
 
@@ -53,7 +53,7 @@ def example(network: Network, seed: int = 0, batch: int = 2) -> Tensor:
     return torch.randn((batch, *network.shape), generator=generator)
 
 
-def settle(model: nn.Module, batch: Tensor) -> None:
+def randomize_batch_norms(model: nn.Module, batch: Tensor) -> None:
     """Give the batch norms of ``model`` a gamma and beta, and statistics that are not quite those of ``batch``."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     if not norms:

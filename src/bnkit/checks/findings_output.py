@@ -95,12 +95,14 @@ class Findings(Sequence[Finding]):
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Remarks: what could not be used, the rules that were skipped, the findings that can be fixed."""
-        lines = self._limitations()
-        fixable = sum(finding.code in self.fixable for finding in self)
-        if fixable:
-            lines.append(f"{fixable} can be fixed with --fix")
-        return tuple(lines)
+        """What could not be used, and the rules that were skipped."""
+        skipped = (f"not checked without {need}: {', '.join(codes)}" for need, codes in self.not_checked.items())
+        return *self.notes, *skipped
+
+    @property
+    def fixable_count(self) -> int:
+        """The number of findings that ``apply_fixes`` can fix."""
+        return sum(finding.code in self.fixable for finding in self)
 
     def to_json(self) -> list[dict[str, Any]]:
         """A list of dictionaries: code, severity, site, measured, limit, message, remedy; file and line if known."""
@@ -124,12 +126,7 @@ class Findings(Sequence[Finding]):
         Args:
             file: The file that findings are shown at whose module has no known line.
         """
-        return sarif_log(self, self._limitations(), file)
-
-    def _limitations(self) -> list[str]:
-        """What could not be used, and the rules that were skipped."""
-        skipped = [f"not checked without {need}: {', '.join(codes)}" for need, codes in self.not_checked.items()]
-        return [*self.notes, *skipped]
+        return sarif_log(self, self.remarks, file)
 
     def __str__(self) -> str:
         return "\n".join([*([str(self._table(self._groups()))] if self else []), self.summary])
@@ -145,7 +142,7 @@ class Findings(Sequence[Finding]):
         columns = ("severity", "code", Column("site", is_text=True), "finding", "remedy")
         rows = [(f.severity.value, f.code, _location(f), f.message, f.remedy) for f in self]
         table = output(wide(Table(columns, rows))) if self else ""
-        remarks = "".join(f"<br>{html.escape(line)}" for line in self.remarks if "--fix" not in line)
+        remarks = "".join(f"<br>{html.escape(line)}" for line in self.remarks)
         return f"{table}<p>{html.escape(self.summary)}{remarks}</p>"
 
     def lines(self, width: int | None = None) -> Iterator[Text]:

@@ -17,7 +17,7 @@ from bnkit.model.inspect.recognise_batch_norm import BatchNormLike, BatchNormSit
 from bnkit.model.preserve_state import RngState, preserve_buffers
 from bnkit.model.statistics.measure_population_statistics import set_running_statistics
 from bnkit.model.verify.compare_predictions import outputs_of, targets_of
-from bnkit.model.verify.prediction_changes import Effect
+from bnkit.model.verify.prediction_changes import PredictionChanges
 
 # Without test batches, outputs are compared on half of one batch in this many. They are computed twice, which takes a sixteenth
 # of the time, or half of that if the first quarter shows no gain.
@@ -60,7 +60,7 @@ class DataMeasurements:
                     "batches is empty; expected at least one batch: if it is an iterator, it may already be exhausted; pass a "
                     "list or a DataLoader"
                 )
-            self.effect = Effect()
+            self.effect = PredictionChanges()
             if test_batches is None:
                 self._compare_quarters(batches, compared)
             else:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from bnkit.claims import CLAIMS, Claim, Decision, Design, Evidence, Verdict, claims_folder, designs
 from bnkit.claims.claim import PLAIN, WITH
 from bnkit.claims.claim_designs import SEEDS
-from bnkit.claims.seed_rounds import MAX_SEEDS, Judged, decide, judge_once
-from bnkit.claims.train_designs import Training
+from bnkit.claims.seed_rounds import MAX_SEEDS, ClaimVerdict, decide, judge_once
+from bnkit.claims.train_designs import TrainedDesigns
 from bnkit.claims.verdict_table import ClaimResult, Verdicts
 from bnkit.comparison.progress import shown_progress
 from bnkit.duration import parse_duration
@@ -73,7 +73,7 @@ def evaluate_claims(
 
     LaunchOptions(workers)
     out = out.expanduser()
-    asked = _Question.of(
+    asked = _ClaimsCall.of(
         data, network, quick=quick, budget=budget, seeds=seeds, until=until, max_seeds=max_seeds, only=only
     )
     selected = _select_claims(only)
@@ -91,11 +91,11 @@ def evaluate_claims(
     before = None if fresh else claims_folder.read_if_any(out)
     looks = _earlier_looks(before, asked)
     with shown_progress(progress) as display:
-        training = Training(trained, out, data, loaded, workers, fresh, [display, *callbacks], observer)
+        training = TrainedDesigns(trained, out, data, loaded, workers, fresh, [display, *callbacks], observer)
         training.loads.update({name: list(known) for name, known in (before or {}).get("loads", {}).items()})
         claims = [claim for claim in selected if claim.design in trained]
 
-        def write(judged: Sequence[Judged]) -> Verdicts:
+        def write(judged: Sequence[ClaimVerdict]) -> Verdicts:
             results = list(_claim_results(selected, planned, judged))
             verdicts = Verdicts(
                 out,
@@ -121,7 +121,7 @@ def evaluate_claims(
 
 
 @dataclass(frozen=True)
-class _Question:
+class _ClaimsCall:
     """The checked arguments of a call.
 
     Attributes:
@@ -139,7 +139,7 @@ class _Question:
     further: tuple[str, ...]
 
     @classmethod
-    def of(cls, data: str, network: str | None, **options: Any) -> _Question:
+    def of(cls, data: str, network: str | None, **options: Any) -> _ClaimsCall:
         until, seeds, most, budget = options["until"], options["seeds"], options["max_seeds"], options["budget"]
         if until not in (None, "decided"):
             raise SettingsError(f"until={until!r}; expected decided")
@@ -191,7 +191,7 @@ def _budget(budget: float | str) -> tuple[float, float | None]:
         return 1.0, parse_duration(budget)
 
 
-def _earlier_looks(before: Mapping[str, Any] | None, asked: _Question) -> dict[str, tuple[int, ...]]:
+def _earlier_looks(before: Mapping[str, Any] | None, asked: _ClaimsCall) -> dict[str, tuple[int, ...]]:
     """For each claim, the numbers of seeds at which earlier calls with the same question judged it, without the present number."""
     if before is None or asked.text != before.get(
         "question", re.sub(r" --(seeds|only|out) \S+", "", before["command"])
@@ -242,7 +242,7 @@ def _fit_design(
 
 
 def _claim_results(
-    selected: Sequence[Claim], planned: Mapping[str, Design | str], judged: Sequence[Judged]
+    selected: Sequence[Claim], planned: Mapping[str, Design | str], judged: Sequence[ClaimVerdict]
 ) -> Iterator[ClaimResult]:
     known = {judgement.claim.name: judgement for judgement in judged}
     for claim in selected:

@@ -12,7 +12,7 @@ from bnkit.claims.claim import Claim, Evidence, Scale
 from bnkit.claims.judge_hypotheses import ERROR_RATE, Decision, HypothesisTest, Sample, Verdict, judge
 from bnkit.claims.seeds_needed import Outlook, outlook
 from bnkit.claims.sooner_at_loss import SoonerAtLoss
-from bnkit.claims.train_designs import Training
+from bnkit.claims.train_designs import TrainedDesigns
 from bnkit.intervals.interval import FEWEST
 from bnkit.message_parts import plural
 from bnkit.report.contrasts.diverged_runs import SEEDS_TO_CONTRADICT, Divergence
@@ -22,7 +22,7 @@ _GROWTH = 1.25
 
 
 @dataclass(frozen=True)
-class Judged:
+class ClaimVerdict:
     """A tested claim with its verdict.
 
     Attributes:
@@ -95,8 +95,8 @@ def _round_before(seeds: int, most: int) -> int:
 
 
 def judge_once(
-    claims: Sequence[Claim], training: Training, earlier: Mapping[str, tuple[int, ...]]
-) -> tuple[Judged, ...]:
+    claims: Sequence[Claim], training: TrainedDesigns, earlier: Mapping[str, tuple[int, ...]]
+) -> tuple[ClaimVerdict, ...]:
     """Judge claims whose seeds were fixed in advance.
 
     Args:
@@ -110,12 +110,12 @@ def judge_once(
         tests.append(_test(claim, training.evidence[claim.design], counts or None))
         looks.append((*counts, training.seeds(claim.design)))
     return tuple(
-        Judged(claim, test.effects, verdict, counts, diverged=test.diverged)
+        ClaimVerdict(claim, test.effects, verdict, counts, diverged=test.diverged)
         for claim, test, verdict, counts in zip(claims, tests, judge(tests), looks, strict=True)
     )
 
 
-def judge_round(claims: Sequence[Claim], training: Training) -> tuple[Judged, ...]:
+def judge_round(claims: Sequence[Claim], training: TrainedDesigns) -> tuple[ClaimVerdict, ...]:
     """Judge claims whose seeds are added round by round.
 
     A function of the records alone, so that a resumed call finds the same verdicts.
@@ -133,18 +133,18 @@ def judge_round(claims: Sequence[Claim], training: Training) -> tuple[Judged, ..
         if verdict.decision is Decision.NOT_ENOUGH_DATA and verdict.contradicted is None:
             seeds = training.seeds(claim.design)
             ahead = outlook(test, questions, seeds, training.seconds_per_seed(claim.design))
-        judgements.append(Judged(claim, test.effects, verdict, looks, ahead, test.diverged))
+        judgements.append(ClaimVerdict(claim, test.effects, verdict, looks, ahead, test.diverged))
     return tuple(judgements)
 
 
 def decide(
     claims: Sequence[Claim],
-    training: Training,
+    training: TrainedDesigns,
     *,
     seconds: float | None,
     max_seeds: int,
-    judged: Callable[[tuple[Judged, ...]], object],
-) -> tuple[Judged, ...]:
+    judged: Callable[[tuple[ClaimVerdict, ...]], object],
+) -> tuple[ClaimVerdict, ...]:
     """Train designs with open claims, nearest to a verdict first, until no claim is open.
 
     Args:
@@ -171,7 +171,9 @@ def decide(
         judged(judgements)
 
 
-def _next_design(judgements: Sequence[Judged], training: Training, max_seeds: int, left: float) -> str | None:
+def _next_design(
+    judgements: Sequence[ClaimVerdict], training: TrainedDesigns, max_seeds: int, left: float
+) -> str | None:
     """The design nearest to a verdict, among those with an open claim whose next round ends in time.
 
     For a design without seeds, the time of its first round counts, at the pace of the designs trained so far.

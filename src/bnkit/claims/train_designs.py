@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Training:
+class TrainedDesigns:
     """The designs and their runs so far.
 
     Attributes:

@@ -153,7 +153,12 @@ def _print(given: str | None, findings: Findings, fix_lines: Sequence[str], seco
         console.print(*findings.lines(console.width), sep="\n", soft_wrap=True)
     # Without a terminal the output may be stored, and a time would make it differ between runs.
     console.print_sentences(f"{findings.summary} ({seconds:.1f} s)" if console.is_terminal else findings.summary)
-    for line in (*(() if quiet else findings.remarks), *fix_lines):
+    if not quiet:
+        for remark in findings.remarks:
+            console.print_sentences(remark)
+        if findings.fixable_count:
+            console.print_sentences(f"{findings.fixable_count} can be fixed with --fix")
+    for line in fix_lines:
         console.print_sentences(line)
 
 

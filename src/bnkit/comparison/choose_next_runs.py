@@ -96,7 +96,7 @@ def _varies(plan: Plan) -> bool:
 
 
 @dataclass
-class _Sweep:
+class _RateSearch:
     """The runs of one network under one setting, and the rates that are not dropped yet."""
 
     network: str
@@ -125,13 +125,13 @@ class _Replay:
         self._seeds, self._first = self.plan.seeds, len(self.plan.experiment.seeds)
         self._count, self._has_looked = 0, False
         self._asked: set[str] = set()
-        self._sweeps: dict[tuple[object, ...], _Sweep] = {}
+        self._sweeps: dict[tuple[object, ...], _RateSearch] = {}
         for setting in settings_of(self.plan):
             here = [run for run in self.plan if matches(run.settings, setting)]
             for network in dict.fromkeys(run.network.key for run in here):
                 runs = {(run.settings.lr, run.seed): run for run in here if run.network.key == network}
                 rates = list(dict.fromkeys(lr for lr, _ in runs))
-                self._sweeps[network, *setting.items()] = _Sweep(network, setting, runs, rates)
+                self._sweeps[network, *setting.items()] = _RateSearch(network, setting, runs, rates)
         for pairs in pairs_of_networks(self.plan.networks):
             for setting in settings_of(self.plan):
                 confidence = 1 - (1 - CONFIDENCE) / len(pairs)  # Bonferroni over the pairs
@@ -192,7 +192,7 @@ class _Replay:
             kept = (lr for index, lr in enumerate(others) if self._may_be_as_good(sweep, best, lr, index < half))
             sweep.rates = [best] if is_last else [best, *kept]
 
-    def _rank(self, sweep: _Sweep, lr: float) -> tuple[float, float, float]:
+    def _rank(self, sweep: _RateSearch, lr: float) -> tuple[float, float, float]:
         """A sort key, lower is better: more finished runs, then the mean on the validation part, then the loss there."""
         ended = self._finished(sweep, lr).values()
         known = [value for outcome in ended if (value := outcome.validation) is not None]
@@ -203,7 +203,7 @@ class _Replay:
             fmean(losses) if losses else math.inf,
         )
 
-    def _may_be_as_good(self, sweep: _Sweep, best: float, lr: float, if_not_known: bool) -> bool:
+    def _may_be_as_good(self, sweep: _RateSearch, best: float, lr: float, if_not_known: bool) -> bool:
         """Whether two rates differ by so few validation answers that it may be chance; for other metrics, that is not known."""
         first, second = self._finished(sweep, best), self._finished(sweep, lr)
         if len(first) != len(second):
@@ -216,7 +216,7 @@ class _Replay:
         gap = abs(fmean(known))
         return gap <= difference_half_width(gap, answers, _DOUBT)
 
-    def _wanted(self) -> Sequence[_Sweep]:
+    def _wanted(self) -> Sequence[_RateSearch]:
         """The sweeps that an open contrast needs."""
         wanted = {}
         for contrast in self.contrasts.values():
@@ -225,7 +225,7 @@ class _Replay:
                     wanted[id(sweep)] = sweep
         return list(wanted.values())
 
-    def _both(self, contrast: ContrastLooks) -> tuple[_Sweep, _Sweep]:
+    def _both(self, contrast: ContrastLooks) -> tuple[_RateSearch, _RateSearch]:
         where = contrast.setting.items()
         return self._sweeps[contrast.baseline, *where], self._sweeps[contrast.network, *where]
 
@@ -233,7 +233,7 @@ class _Replay:
         record = self.record_of(run)
         return record.is_complete or record.status is Status.FAILED
 
-    def _outcomes(self, sweep: _Sweep, lr: float) -> dict[int, RunOutcome]:
+    def _outcomes(self, sweep: _RateSearch, lr: float) -> dict[int, RunOutcome]:
         """The runs of the seeds so far, by seed."""
         examples = self.plan.experiment.test_examples
         return {
@@ -242,7 +242,7 @@ class _Replay:
             if (run := sweep.runs[lr, seed]).run_id in self._asked
         }
 
-    def _finished(self, sweep: _Sweep, lr: float) -> dict[int, RunOutcome]:
+    def _finished(self, sweep: _RateSearch, lr: float) -> dict[int, RunOutcome]:
         """The finished runs of the seeds so far, by seed."""
         return {seed: outcome for seed, outcome in self._outcomes(sweep, lr).items() if outcome.final is not None}
 

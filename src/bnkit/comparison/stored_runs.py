@@ -70,10 +70,6 @@ class StoredRuns:
         return Results(self.plan, {run.run_id: self.folder.record(run) for run in self.plan}, growth=growth)
 
     @property
-    def _components(self) -> Components | None:
-        return self._stored.of_last_call
-
-    @property
     def _all_runs(self) -> Plan:
         return self.folder.runs(self.plan).plan
 

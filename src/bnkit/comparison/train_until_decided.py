@@ -62,7 +62,7 @@ def train_until_decided(prepared: PreparedExperiment, folder: ResultsFolder, cal
     def replayed() -> SeedGrowth:
         return seed_growth(planned, lambda run: _to_go_by(folder.record(run), run, given_up))
 
-    growth, clock = replayed(), _Clock(rule.budget)
+    growth, clock = replayed(), _TimeBudget(rule.budget)
     while True:
         asked = growth.runs
         missing = [run for run in asked if not folder.record(run).is_complete and run.run_id not in given_up]
@@ -88,7 +88,7 @@ def _to_go_by(record: Record, run: Run, given_up: Collection[str]) -> Record:
     return Record() if record.status is Status.FAILED and run.run_id not in given_up else record
 
 
-class _Clock:
+class _TimeBudget:
     """Measures the time spent of a budget."""
 
     def __init__(self, budget: float | None) -> None:

@@ -1,4 +1,4 @@
-"""Read CIFAR-10's archive of pickles, with an unpickler that allows only NumPy arrays."""
+"""Read CIFAR-10's archive of pickles, with an unpickler that allows only NumPy arrays; torchvision's allows any code."""
 
 from __future__ import annotations
 

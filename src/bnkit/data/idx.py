@@ -1,7 +1,8 @@
 """Read the IDX format, in which MNIST and Fashion-MNIST are published.
 
 Two zero bytes, a byte for the type (8: unsigned byte), a byte for the number of dimensions, each size as a big-endian
-32-bit integer, then the values (http://yann.lecun.com/exdb/mnist, "The IDX file format").
+32-bit integer, then the values (http://yann.lecun.com/exdb/mnist, "The IDX file format"). Not read by idx2numpy, which would
+save a dozen lines: it does not say what is missing from a damaged file, only that NumPy cannot reshape it.
 """
 
 from __future__ import annotations

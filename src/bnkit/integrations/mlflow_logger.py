@@ -11,7 +11,7 @@ from typing import Any
 from bnkit.experiments.plan import Run
 from bnkit.experiments.records.run_epochs_file import Epoch, Status
 from bnkit.integrations.extras import require_extra
-from bnkit.integrations.run_logger import RunLogger, ServiceRun, figures, settings_of
+from bnkit.integrations.run_logger import RunLogger, ServiceRun, figures, flat_settings
 
 _STATUSES = {Status.FAILED: "FAILED", Status.RUNNING: "KILLED"}
 
@@ -51,7 +51,7 @@ class MlflowLogger(RunLogger):
             self._client.update_run(known_id, status="RUNNING")
             return _MlflowRun(self._client, self._client.get_run(known_id).info)
         info = self._client.create_run(self._experiment_id, run_name=self.title_of(run)).info
-        settings = settings_of(run)
+        settings = flat_settings(run)
         self._client.log_batch(
             info.run_id,
             params=[Param(key, str(value)) for key, value in settings.items() if value is not None],

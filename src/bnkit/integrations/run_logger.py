@@ -182,7 +182,7 @@ class RunLogger(Callback, ABC):
         return f"{self.group(run)} seed={run.seed}"
 
 
-def settings_of(run: Run) -> dict[str, Any]:
+def flat_settings(run: Run) -> dict[str, Any]:
     """All settings of ``run``, flat, under the names of the columns of results.csv."""
     return {
         "network": run.network.key,

@@ -150,15 +150,15 @@ class FreezesFromAnEpoch:
             freeze(model, **self._options)
 
 
-def _check_options(given: Mapping[str, Any], function: Callable[..., Any]) -> None:
-    """Make sure that ``function`` has the options ``given``: it is called after hours of training.
+def _check_options(options: Mapping[str, Any], function: Callable[..., Any]) -> None:
+    """Make sure that ``function`` has the ``options``: it is called after hours of training.
 
     Raises:
         SettingsError: It has no option of that name.
     """
     parameters = signature(function).parameters.values()
     known = [parameter.name for parameter in parameters if parameter.kind is Parameter.KEYWORD_ONLY]
-    for name in given:
+    for name in options:
         if name not in known:
             raise SettingsError(unknown_name("unknown option", name, known))
 

@@ -10,7 +10,7 @@ from bnkit.console import stderr_console
 from bnkit.experiments.plan import Run
 from bnkit.experiments.records.run_epochs_file import Epoch, Status
 from bnkit.integrations.extras import require_extra
-from bnkit.integrations.run_logger import RunLogger, ServiceRun, figures, settings_of
+from bnkit.integrations.run_logger import RunLogger, ServiceRun, figures, flat_settings
 
 
 class WandbLogger(RunLogger):
@@ -49,7 +49,7 @@ class WandbLogger(RunLogger):
                 group=self.group(run),
                 job_type=run.network.key,
                 tags=[self.experiment],
-                config=settings_of(run),
+                config=flat_settings(run),
                 dir=os.environ.get("WANDB_DIR") or str(self._folder),
                 mode=self._mode,
                 reinit="create_new",  # workers train several at once

@@ -237,8 +237,8 @@ def test_what_the_loops_cannot_take_is_measured_all_the_same(monkeypatch):
     monkeypatch.setattr(layer_input_statistics, "_LONG", 0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).to(memory_format=torch.channels_last)
     images = torch.randn(4, 3, 9, 9).to(memory_format=torch.channels_last)
-    found = DataMeasurements(model, batch_norm_sites(model), Batches([images])).input_statistics["1"].population
-    assert torch.allclose(found.mean, Moments.of(model[0](images)).mean, atol=1e-6)
+    population = DataMeasurements(model, batch_norm_sites(model), Batches([images])).input_statistics["1"].population
+    assert torch.allclose(population.mean, Moments.of(model[0](images)).mean, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_what_pytorch_refuses_is_refused(monkeypatch, layer, least):
         ((torch.ones(4), "a word"), 1, None),
     ],
 )  # fmt: skip
-def test_quarters_of_a_batch(batch, least, expected):
+def test_a_batch_is_split_into_quarters(batch, least, expected):
     first, second = split_quarters(batch, least)
     if expected is None:
         assert first is batch and second is None
@@ -383,11 +383,11 @@ def test_batches_that_differ():
 def test_the_analysis_of_variance():
     # Hays's ω² by hand: sums of squares 6 within, 13.5 between, 3 degrees of freedom within... of two groups of three
     groups = [torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[4.0], [5.0], [6.0]])]
-    found = analyse_variance([group.double() for group in groups])
+    analysis = analyse_variance([group.double() for group in groups])
     within, total = 4.0, 17.5
     noise = within / 4
-    assert found.share == pytest.approx((total - within - noise) / (total + noise))
-    assert found.p_value == pytest.approx(0.0213, abs=1e-4)  # of F(1, 4) = 13.5
+    assert analysis.share == pytest.approx((total - within - noise) / (total + noise))
+    assert analysis.p_value == pytest.approx(0.0213, abs=1e-4)  # of F(1, 4) = 13.5
     assert analyse_variance(groups[:1]) is None
     assert analyse_variance([torch.ones(3, 1), torch.ones(3, 1)]) is None
 

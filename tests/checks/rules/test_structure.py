@@ -148,6 +148,6 @@ CASES = [
 def test_each_rule_fires_and_is_silent_on_the_repaired_model(make, code, sites):
     model = make()
     dtype = next((p.dtype for p in (*model.parameters(), *model.buffers())), torch.float32)
-    found = check(model, example_inputs=_images().to(dtype), select=code)
-    assert [finding.site for finding in found] == sites
-    assert all(finding.code == code for finding in found)
+    findings = check(model, example_inputs=_images().to(dtype), select=code)
+    assert [finding.site for finding in findings] == sites
+    assert all(finding.code == code for finding in findings)

@@ -163,8 +163,8 @@ def test_how_many_examples_the_last_batch_has(loader, expected):
     ],
 )
 def test_accumulation(size, accumulation, make, is_found):
-    found = _found("BN304", make(), loader=_loader(64, size), accumulation=accumulation)
-    assert found == ([("1", "warning")] if is_found else [])
+    findings = _found("BN304", make(), loader=_loader(64, size), accumulation=accumulation)
+    assert findings == ([("1", "warning")] if is_found else [])
 
 
 @pytest.mark.parametrize(
@@ -180,8 +180,8 @@ def test_accumulation(size, accumulation, make, is_found):
     ],
 )
 def test_small_batches_in_several_processes(size, processes, make, is_found):
-    found = _found("BN305", make(), loader=_loader(64, size), processes=processes)
-    assert found == ([("1", "warning")] if is_found else [])
+    findings = _found("BN305", make(), loader=_loader(64, size), processes=processes)
+    assert findings == ([("1", "warning")] if is_found else [])
 
 
 def _averaged(steps, **arguments):
@@ -206,9 +206,9 @@ def _copied_once(model):
 
 def test_averaged_weights_with_stale_running_stats():
     model, averaged = _averaged(3)
-    found = check(model, ema=averaged, select="BN306")
-    assert [finding.site for finding in found] == ["1"]
-    assert "last step, like 1 more batch norm" in found[0].message
+    findings = check(model, ema=averaged, select="BN306")
+    assert [finding.site for finding in findings] == ["1"]
+    assert "last step, like 1 more batch norm" in findings[0].message
     bnkit.recalibrate(averaged, torch.randn(32, 4))
     assert not check(model, ema=averaged, select="BN306")
 

@@ -131,11 +131,11 @@ def test_a_file_is_a_target(tmp_path):
         "from torch import nn\ndef networks():\n    return {'plain': lambda: nn.Flatten()}\nTABLE = {'x': nn.Flatten}\n"
     )
     assert is_factory_name(f"{path}:networks")
-    made = network_sources([f"{path}:networks"], ["batch_norm"])
-    assert list(made) == ["plain"]
-    assert made["plain"].build((2, 2), 4, Settings(), 0)(torch.zeros(1, 2, 2)).shape == (1, 4)
+    sources = network_sources([f"{path}:networks"], ["batch_norm"])
+    assert list(sources) == ["plain"]
+    assert sources["plain"].build((2, 2), 4, Settings(), 0)(torch.zeros(1, 2, 2)).shape == (1, 4)
     assert list(network_sources([f"{path}:TABLE"], [])) == ["x"]
-    before = made["plain"].identity.identity
+    before = sources["plain"].identity.identity
     path.write_text(path.read_text() + "# changed\n")
     assert network_sources([f"{path}:networks"], [])["plain"].identity.identity != before
     assert load_factory("tests.experiments.tiny_experiment:networks").value is tiny_experiment.networks

@@ -27,8 +27,8 @@ def _deep(depth, activation="default", width=6):
 
 
 def _built(factory, shape=(6,), settings=None, seed=0, arms=DEFAULT_ARMS):
-    found = from_factories(factory, arms=arms)
-    return {key: source.build(shape, 3, settings or Settings(), seed) for key, source in found.items()}
+    sources = from_factories(factory, arms=arms)
+    return {key: source.build(shape, 3, settings or Settings(), seed) for key, source in sources.items()}
 
 
 @pytest.mark.parametrize(
@@ -117,14 +117,14 @@ _SOURCE = "def make():\n    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.
 
 def test_a_file_with_one_network(tmp_path):
     path = _file(tmp_path, _SOURCE)
-    found = network_sources([f"{path}:make"], DEFAULT_ARMS)
-    assert list(found) == list(DEFAULT_ARMS)
+    sources = network_sources([f"{path}:make"], DEFAULT_ARMS)
+    assert list(sources) == list(DEFAULT_ARMS)
     again = network_sources([f"{path}:make"], DEFAULT_ARMS)
-    assert [source.identity for source in found.values()] == [source.identity for source in again.values()]
-    assert len({source.identity.identity for source in found.values()}) == 2
+    assert [source.identity for source in sources.values()] == [source.identity for source in again.values()]
+    assert len({source.identity.identity for source in sources.values()}) == 2
     path.write_text(path.read_text().replace("8", "9"))
     changed = network_sources([f"{path}:make"], DEFAULT_ARMS)
-    assert all(changed[key].identity.identity != found[key].identity.identity for key in DEFAULT_ARMS)
+    assert all(changed[key].identity.identity != sources[key].identity.identity for key in DEFAULT_ARMS)
     assert list(network_sources([f"{path}:make", "mlp"], DEFAULT_ARMS))[:2] == ["make.no_batch_norm", "make.batch_norm"]
 
 

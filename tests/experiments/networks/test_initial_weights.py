@@ -13,15 +13,15 @@ from bnkit.experiments.run_settings import Settings
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("init", ["default", "xavier", "kaiming"])
 def test_every_arm_begins_with_the_same_weights(architecture, init):
-    made = network_sources([architecture], list(ARMS))
+    sources = network_sources([architecture], list(ARMS))
     settings = Settings(init=init)
-    plain = made["no_batch_norm"].build((1, 28, 28), 10, settings, seed=4).state_dict()
-    for source in made.values():
+    plain = sources["no_batch_norm"].build((1, 28, 28), 10, settings, seed=4).state_dict()
+    for source in sources.values():
         other = source.build((1, 28, 28), 10, settings, seed=4).state_dict()
         # A layer that is normalised may go without its bias; every weight is there, and what is in both is equal.
         assert all(name.endswith(".bias") for name in plain.keys() - other.keys())
         assert all(torch.equal(plain[name], other[name]) for name in plain.keys() & other.keys())
-    another_seed = made["no_batch_norm"].build((1, 28, 28), 10, settings, seed=5).state_dict()
+    another_seed = sources["no_batch_norm"].build((1, 28, 28), 10, settings, seed=5).state_dict()
     assert not torch.equal(plain["out.weight"], another_seed["out.weight"])
 
 

@@ -30,8 +30,8 @@ def test_it_gives_the_figures_of_torch_nn(x):
     with torch.no_grad():
         torch.testing.assert_close(ours(x), expected, rtol=0, atol=0, equal_nan=True)
     seen = x.clone().requires_grad_()
-    found = ours(seen)
-    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+    output = ours(seen)
+    torch.testing.assert_close(output, expected, rtol=0, atol=0, equal_nan=True)
     gradients = [torch.autograd.grad(pool(seen), seen, weights)[0] for pool in (ours, theirs)]
     assert torch.equal(*gradients)
 

@@ -44,23 +44,23 @@ def _points(found):
     return [(run.network.key, run.settings.lr, run.seed) for run in found.plan]
 
 
-def test_one_call_is_alone(out):
+def test_without_earlier_calls_only_the_plan_counts(out):
     own = _call(out)
-    found = folder_runs(out, own)
-    assert found.plan is own
-    assert (found.earlier, found.notes) == ({}, ())
+    runs = folder_runs(out, own)
+    assert runs.plan is own
+    assert (runs.earlier, runs.notes) == ({}, ())
 
 
 def test_other_rates_and_seeds_are_added(out):
     earlier = _call(out, grid={"lr": [0.5]}, seeds=[7])
     own = _call(out)
-    found = folder_runs(out, own)
-    assert _points(found) == [*((key, 0.1, 0) for key in ARMS), *((key, 0.5, 7) for key in ARMS)]
-    assert found.own == {run.run_id for run in own}
-    assert {run_id: run for run_id, (_, run) in found.earlier.items()} == {run.run_id: run for run in earlier}
-    assert found.plan.experiment.grid.lr == (0.1, 0.5)
-    assert found.plan.varying == ("lr",)
-    assert found.notes == ()
+    runs = folder_runs(out, own)
+    assert _points(runs) == [*((key, 0.1, 0) for key in ARMS), *((key, 0.5, 7) for key in ARMS)]
+    assert runs.own == {run.run_id for run in own}
+    assert {run_id: run for run_id, (_, run) in runs.earlier.items()} == {run.run_id: run for run in earlier}
+    assert runs.plan.experiment.grid.lr == (0.1, 0.5)
+    assert runs.plan.varying == ("lr",)
+    assert runs.notes == ()
 
 
 @pytest.mark.parametrize(
@@ -89,9 +89,9 @@ def test_other_rates_and_seeds_are_added(out):
 def test_another_question_is_named_and_not_mixed(out, earlier, reason):
     _call(out, **earlier)
     own = _call(out)
-    found = folder_runs(out, own)
-    assert found.plan is own
-    assert found.notes == (
+    runs = folder_runs(out, own)
+    assert runs.plan is own
+    assert runs.notes == (
         f"The folder holds 2 more runs in answer to another question, not counted here: {reason} (calls/0001.toml).",
     )
 
@@ -108,13 +108,13 @@ def test_keys_are_those_of_this_call(out):
     _call(out, networks=[_network("group_norm")])
     networks = [_network(f"{name}.{key}", name) for name in ("lenet", "two-cnn") for key in ARMS]
     own = _call(out, networks=networks, names=("lenet", "two-cnn"))
-    found = folder_runs(out, own)
-    assert [run.network.key for run in found.plan][4:] == [
+    runs = folder_runs(out, own)
+    assert [run.network.key for run in runs.plan][4:] == [
         "two-cnn.group_norm",
         "two-cnn.no_batch_norm",
         "two-cnn.batch_norm",
     ]
-    assert {run.run_id for run in found.plan} == found.own | found.earlier.keys()
+    assert {run.run_id for run in runs.plan} == runs.own | runs.earlier.keys()
 
 
 def test_factories_of_dictionaries_are_compared_and_changed_code_is_not(out):
@@ -123,11 +123,10 @@ def test_factories_of_dictionaries_are_compared_and_changed_code_is_not(out):
 
     _call(out, networks=networks(a="old", b="same", c="third"), names="abc", seeds=[1])
     own = _call(out, networks=networks(a="new", b="same"), names="ab")
-    found = folder_runs(out, own)
-    assert [(run.network.key, run.seed) for run in found.plan] == [("a", 0), ("b", 0), ("b", 1), ("c", 1)]
+    runs = folder_runs(out, own)
+    assert [(run.network.key, run.seed) for run in runs.plan] == [("a", 0), ("b", 0), ("b", 1), ("c", 1)]
     assert (
-        "1 more run in answer to another question, not counted here: other code or kernel of network a"
-        in found.notes[0]
+        "1 more run in answer to another question, not counted here: other code or kernel of network a" in runs.notes[0]
     )
 
 
@@ -135,17 +134,17 @@ def test_a_setting_without_effect_in_any_call_has_none_in_all(out):
     grid = {"lr": [0.1], "bn_momentum": [0.01, 0.5]}
     _call(out, grid=grid, settled={"ignored": {"no_batch_norm": ("bn_momentum",)}})
     own = _call(out)
-    found = folder_runs(out, own)
-    momenta = [(run.network.key, run.settings.bn_momentum) for run in found.plan]
+    runs = folder_runs(out, own)
+    momenta = [(run.network.key, run.settings.bn_momentum) for run in runs.plan]
     assert momenta == [("no_batch_norm", None), ("batch_norm", "default"), ("batch_norm", 0.01), ("batch_norm", 0.5)]
-    assert [run.run_id for run in found.plan][:2] == [run.run_id for run in own]
+    assert [run.run_id for run in runs.plan][:2] == [run.run_id for run in own]
 
 
 def test_another_device_is_a_setting(out):
     _call(out, settled={"device": "cuda"})
-    found = folder_runs(out, _call(out))
-    assert found.plan.varying == ("device",)
-    assert len({run.run_id for run in found.plan}) == 4
+    runs = folder_runs(out, _call(out))
+    assert runs.plan.varying == ("device",)
+    assert len({run.run_id for run in runs.plan}) == 4
 
 
 def test_calls_are_kept_once_in_their_order_and_those_of_earlier_versions_too(out):
@@ -175,10 +174,10 @@ def test_calls_are_kept_once_in_their_order_and_those_of_earlier_versions_too(ou
 def test_a_folder_says_after_how_many_seeds_one_looked(out, counts, looks):
     for count in counts:
         own = _call(out, seeds=count)
-    found = folder_runs(out, own)
-    assert found.looks == looks
+    runs = folder_runs(out, own)
+    assert runs.looks == looks
     told = f"{', '.join(map(str, looks[:-1]))} and {looks[-1]} seeds" if looks else ""
-    assert (f"Looked at after {told}" in " ".join(found.notes)) == bool(looks)
+    assert (f"Looked at after {told}" in " ".join(runs.notes)) == bool(looks)
 
 
 def test_looks_at_another_question_do_not_count(out):
@@ -195,6 +194,6 @@ def test_the_answer_of_a_rule_is_that_of_the_runs_it_asked_for(out):
     _call(out, seeds=2)
     own = _call(out, seeds=[7], until={"max_seeds": 3})
     asked = Plan(own.experiment, own.runs[:2])
-    found = folder_runs(out, asked)
-    assert found.plan is asked
-    assert "The folder holds 4 more runs of earlier calls, not counted here" in found.notes[0]
+    runs = folder_runs(out, asked)
+    assert runs.plan is asked
+    assert "The folder holds 4 more runs of earlier calls, not counted here" in runs.notes[0]

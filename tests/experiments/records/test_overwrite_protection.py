@@ -81,40 +81,40 @@ def test_tensorboards_folder_is_the_users_where_bnkit_did_not_make_it(tmp_path):
 
 @pytest.mark.slow
 def test_other_files_are_left_alone_by_fresh_too(compared, tmp_path):
-    place = shutil.copytree(compared, tmp_path / "r")
-    run = next((place / "runs").iterdir())
-    mine = [_put(place, "notes.md"), _put(place, "runs/notes.md"), _put(run, "notes.md")]
-    _compare(place, fresh=True, seeds=1)
+    folder = shutil.copytree(compared, tmp_path / "r")
+    run = next((folder / "runs").iterdir())
+    mine = [_put(folder, "notes.md"), _put(folder, "runs/notes.md"), _put(run, "notes.md")]
+    _compare(folder, fresh=True, seeds=1)
     assert [path.read_text() for path in mine] == ["mine\n"] * 3
-    assert len([path for path in (place / "runs").iterdir() if (path / "record.jsonl").exists()]) == 4
+    assert len([path for path in (folder / "runs").iterdir() if (path / "record.jsonl").exists()]) == 4
 
 
 @pytest.mark.parametrize("without", [(), ("experiment.toml",), ("results.csv", "report.html"), ("runs",)], ids=str)
 def test_a_folder_of_an_earlier_version_has_no_marker_and_goes_on(compared, tmp_path, without):
-    place = shutil.copytree(compared, tmp_path / "r")
-    (place / MARKER).unlink()
+    folder = shutil.copytree(compared, tmp_path / "r")
+    (folder / MARKER).unlink()
     for name in without:
-        path = place / name
+        path = folder / name
         if path.is_dir():
             shutil.rmtree(path)
             path.mkdir()
         else:
             path.unlink()
-    ResultsFolder(place).refuse_foreign()
-    with ResultsFolder(place).writing():
+    ResultsFolder(folder).refuse_foreign()
+    with ResultsFolder(folder).writing():
         pass
-    assert json.loads((place / MARKER).read_text())["written"] == [
+    assert json.loads((folder / MARKER).read_text())["written"] == [
         "experiment.toml", "results.csv", "report.html", "runs", ".lock", "tensorboard", "wandb", "mlflow",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"written": 3}', "\x00"])
 def test_a_damaged_marker_is_made_again(compared, tmp_path, content):
-    place = shutil.copytree(compared, tmp_path / "r")
-    (place / MARKER).write_text(content)
-    with ResultsFolder(place).writing():
+    folder = shutil.copytree(compared, tmp_path / "r")
+    (folder / MARKER).write_text(content)
+    with ResultsFolder(folder).writing():
         pass
-    assert "results.csv" in json.loads((place / MARKER).read_text())["written"]
+    assert "results.csv" in json.loads((folder / MARKER).read_text())["written"]
 
 
 def test_what_the_marker_does_not_name_is_the_users(tmp_path):
@@ -133,12 +133,12 @@ def test_a_link_is_a_users_file_also_where_it_leads_nowhere(tmp_path):
 
 
 def test_a_report_is_not_written_over_a_users(compared, tmp_path):
-    place = shutil.copytree(compared, tmp_path / "r")
-    (place / MARKER).write_text(json.dumps({"written": ["experiment.toml", "results.csv", "runs"]}))
-    (place / "report.html").write_text("mine")
+    folder = shutil.copytree(compared, tmp_path / "r")
+    (folder / MARKER).write_text(json.dumps({"written": ["experiment.toml", "results.csv", "runs"]}))
+    (folder / "report.html").write_text("mine")
     with pytest.raises(RecordError, match="holds report.html"):
-        bnkit.Comparison(place).write_report()
-    assert (place / "report.html").read_text() == "mine"
+        bnkit.Comparison(folder).write_report()
+    assert (folder / "report.html").read_text() == "mine"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ import pytest
 import bnkit
 from tests.child_processes import run
 
+pytestmark = pytest.mark.slow  # each test trains, or starts a process
+
 SMALL = {
     "data": "digits", "grid": {"lr": [0.1], "batch_size": [256]}, "seeds": 1, "epochs": 1, "threads": 1, "out": "r",
 }  # fmt: skip
@@ -29,11 +31,11 @@ batch_size = [256]
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """A folder in which two runs are recorded, and its answer."""
-    place = tmp_path_factory.mktemp("recorded")
-    (place / "small.toml").write_text(TOML)
+    folder = tmp_path_factory.mktemp("recorded")
+    (folder / "small.toml").write_text(TOML)
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
-        return place, str(bnkit.compare("mlp", **SMALL).answer)
+        patch.chdir(folder)
+        return folder, str(bnkit.compare("mlp", **SMALL).answer)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import redirect_stderr
 from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
@@ -158,7 +159,9 @@ def test_whatever_a_network_does_to_its_process_the_others_never_notice(tmp_path
 @pytest.mark.torture
 def test_gigabytes_that_a_network_prints_go_nowhere(tmp_path):
     networks = {"chatters": faulty(faulty_networks.chatters, 2048), "no_batch_norm": tiny_experiment.plain}
-    comparison = _compare(tmp_path / "r", networks, workers=1, **_ONCE)
+    # pytest would keep them, in one string.
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stderr(nowhere):
+        comparison = _compare(tmp_path / "r", networks, workers=1, **_ONCE)
     assert set(_statuses(comparison).values()) == {Status.FINISHED}
     assert sum(path.stat().st_size for path in (tmp_path / "r").rglob("*") if path.is_file()) < 4 << 20
 

@@ -27,12 +27,12 @@ def test_each_image_is_shifted_and_mirrored_on_its_own():
     images = torch.arange(1, 1 + 64 * 2 * 3 * 4).float().reshape(64, 2, 3, 4)
     targets = torch.arange(64)
     torch.manual_seed(0)
-    made, kept = crop_and_flip(images, targets)
+    cropped, kept = crop_and_flip(images, targets)
     assert kept is targets
-    assert made.is_contiguous()
-    for before, after in zip(images, made, strict=True):
+    assert cropped.is_contiguous()
+    for before, after in zip(images, cropped, strict=True):
         assert any(torch.equal(after, possible) for possible in _all_that_may_come_out(before))
-    mirrored = (made[..., 1:] < made[..., :-1]).flatten(1).any(1) & (made.flatten(1) > 0).any(1)
+    mirrored = (cropped[..., 1:] < cropped[..., :-1]).flatten(1).any(1) & (cropped.flatten(1) > 0).any(1)
     assert 10 < mirrored.sum() < 60  # about half; those shifted out of sight cannot be told
 
 
@@ -40,8 +40,8 @@ def test_every_shift_is_as_likely():
     images = torch.zeros(8100, 1, 9, 9)
     images[:, 0, 4, 4] = 1
     torch.manual_seed(0)
-    made, _ = crop_and_flip(images, torch.zeros(8100))
-    frequency = made.sum(0)[0]
+    cropped, _ = crop_and_flip(images, torch.zeros(8100))
+    frequency = cropped.sum(0)[0]
     # 81 places of 100 each expected; a chi-squared of 80 degrees of freedom is below 136 in all but 1 of 10,000 draws.
     assert ((frequency - 100) ** 2 / 100).sum() < 136
 

@@ -65,8 +65,8 @@ def test_of_yes_or_no_it_is_the_more_frequent_answer_to_each_label(targets):
     ],
 )
 def test_of_values_it_is_what_their_mean_or_median_scores(metric, expected):
-    found = _score(Task(TaskIdentity(metric=metric), right=None, metric=METRICS[metric]), _VALUES, _VALUES)
-    assert found == (None if expected is None else pytest.approx(expected, rel=1e-12))
+    score = _score(Task(TaskIdentity(metric=metric), right=None, metric=METRICS[metric]), _VALUES, _VALUES)
+    assert score == (None if expected is None else pytest.approx(expected, rel=1e-12))
 
 
 def test_of_a_metric_of_ones_own_it_is_not_known():

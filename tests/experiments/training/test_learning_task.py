@@ -69,7 +69,7 @@ def test_a_regression_equals_a_handwritten_loop(tmp_path):
     epochs = comparison.records[run.run_id].epochs
 
     parts = prepare(make_data_set(_regression(), "data"), "not_normal", 0.2)
-    model = comparison._components.networks["batch_norm"].build((6,), 1, run.settings, run.seed)
+    model = comparison._stored.of_last_call.networks["batch_norm"].build((6,), 1, run.settings, run.seed)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     assert parts.train.targets.shape == (72, 1)
     for number, epoch in enumerate(epochs, start=1):
@@ -208,7 +208,7 @@ def test_dense_class_numbers(tmp_path):
 
 
 @pytest.mark.slow
-def test_yes_or_no(tmp_path):
+def test_binary_labels_with_one_output_have_an_accuracy(tmp_path):
     (inputs, targets), (test_inputs, test_targets) = tiny_experiment.data()
     data = (inputs, (targets == 0).float()), (test_inputs, (test_targets == 0).float())
     comparison = _compare(tmp_path, _network(), data, epochs=10, loss="binary_cross_entropy_with_logits")

@@ -88,10 +88,10 @@ def test_a_loss_is_its_formula_and_its_accuracy_is_right(request, outputs, targe
     ],
 )
 def test_which_losses_fit_which_targets(targets, fitting, others):
-    found = losses_for(make_data_set(((torch.arange(80.0).view(40, 2), targets),) * 2, "data"))
-    assert set(fitting) <= found.keys()
-    assert not set(others) & found.keys()
-    assert next(iter(found)) == ("mse_loss" if targets.is_floating_point() else "cross_entropy")
+    losses = losses_for(make_data_set(((torch.arange(80.0).view(40, 2), targets),) * 2, "data"))
+    assert set(fitting) <= losses.keys()
+    assert not set(others) & losses.keys()
+    assert next(iter(losses)) == ("mse_loss" if targets.is_floating_point() else "cross_entropy")
 
 
 def _data(of):

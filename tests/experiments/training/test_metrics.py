@@ -42,9 +42,9 @@ def test_what_examples_score_in_r2_varies_as_r2_does_over_samples():
     generator = torch.Generator().manual_seed(1)
     targets = torch.randn(500, 400, 1, generator=generator)
     outputs = 0.7 * targets + 0.5 * torch.randn(500, 400, 1, generator=generator)
-    found = torch.tensor([float(METRICS["r2_score"](o, t)) for o, t in zip(outputs, targets, strict=True)])
+    computed = torch.tensor([float(METRICS["r2_score"](o, t)) for o, t in zip(outputs, targets, strict=True)])
     errors = [EXAMPLE_SCORES["r2_score"](o, t).std() / 20 for o, t in zip(outputs, targets, strict=True)]
-    assert torch.stack(errors).mean().item() == pytest.approx(found.std().item(), rel=0.1)
+    assert torch.stack(errors).mean().item() == pytest.approx(computed.std().item(), rel=0.1)
 
 
 @pytest.mark.parametrize("shape", [(50, 4), (50, 2, 5, 5)], ids=["values", "images"])

@@ -69,9 +69,9 @@ def test_training_output_has_pytorchs_bits(shape, layout, affects, residual, rel
         expected = expected + (terms[1][0] if norms else other)
     if relu:
         expected = torch.relu(expected)
-    found = affine(x, terms[0][1], other if adds else None, terms[1][1] if norms else None, relu)
-    assert found.stride() == x.stride()
-    assert torch.equal(_bits(found), _bits(expected))
+    output = affine(x, terms[0][1], other if adds else None, terms[1][1] if norms else None, relu)
+    assert output.stride() == x.stride()
+    assert torch.equal(_bits(output), _bits(expected))
 
 
 @pytest.mark.parametrize("eps", [0.0, 1e-5, 1e-3])
@@ -83,8 +83,8 @@ def test_evaluation_output_has_pytorchs_bits(shape, eps):
     x, mean, weight, bias = torch.randn(shape), *(torch.randn(channels) for _ in range(3))
     variance = torch.rand(channels) * torch.randn(channels).mul(5).exp()
     expected = functional.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
-    found = affine(x, coefficients(mean, variance, weight, bias, eps, True), None, None, False)
-    assert torch.equal(_bits(found), _bits(expected))
+    output = affine(x, coefficients(mean, variance, weight, bias, eps, True), None, None, False)
+    assert torch.equal(_bits(output), _bits(expected))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -116,8 +116,8 @@ def test_nan_and_infinity_pass_through(value):
     x, other, weight, bias = _case((4, 3, 6, 6), "contiguous", True)
     x[0, 0, 0, 0] = other[1, 1, 1, 1] = value
     y, mean, rstd = torch.native_batch_norm(x, weight, bias, None, None, True, 0.0, 1e-5)
-    found = affine(x, coefficients(mean, rstd, weight, bias, 1e-5, False), other, None, True)
-    torch.testing.assert_close(found, torch.relu(y + other), rtol=0, atol=0, equal_nan=True)
+    output = affine(x, coefficients(mean, rstd, weight, bias, 1e-5, False), other, None, True)
+    torch.testing.assert_close(output, torch.relu(y + other), rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ def test_straight_activations_and_their_gradients(activation):
     access = elements("float32", activation, nontemporal=False, float64_compute=False)
     x = torch.tensor(VALUES, requires_grad=True)
     y = FUNCTIONS[activation](x)
-    found = [access.activate(np.float32(value)) for value in VALUES]
-    torch.testing.assert_close(torch.tensor(found), y.detach(), rtol=0, atol=1e-7, equal_nan=True)
+    values = [access.activate(np.float32(value)) for value in VALUES]
+    torch.testing.assert_close(torch.tensor(values), y.detach(), rtol=0, atol=1e-7, equal_nan=True)
     (gradients,) = torch.autograd.grad(y, x, torch.full_like(x, 2.0))
-    found = [access.activation_backward(np.float32(2.0), np.float32(value)) for value in VALUES[:-1]]
-    torch.testing.assert_close(torch.tensor(found), gradients[:-1])
+    values = [access.activation_backward(np.float32(2.0), np.float32(value)) for value in VALUES[:-1]]
+    torch.testing.assert_close(torch.tensor(values), gradients[:-1])

@@ -79,21 +79,21 @@ SHAPES = {
     "a linear layer past the caches": (2100, 1024),
     "a plane of one channel": (300, 1, 20, 20),
 }
-WAYS = {"planes": "planes", "rows": "rows", "blocks": "blocks", "a": "rows"}
+STRATEGIES = {"planes": "planes", "rows": "rows", "blocks": "blocks", "a": "rows"}
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_each_shape_takes_the_strategy_in_its_name(name):
     shape = SHAPES[name]
-    found = layout_of(shape, torch.float32, len(shape) > 2, 2)
-    assert found.way == WAYS[name.split()[0].strip(",")]
-    assert found.can_stream == ("past the caches" in name)
-    left_over = found.way == "rows" and found.examples * found.positions < math.prod(shape)
+    layout = layout_of(shape, torch.float32, len(shape) > 2, 2)
+    assert layout.strategy == STRATEGIES[name.split()[0].strip(",")]
+    assert layout.can_stream == ("past the caches" in name)
+    left_over = layout.strategy == "rows" and layout.examples * layout.positions < math.prod(shape)
     assert left_over == (name in {"rows of a few columns, some left over", "a linear layer"})
     if "order" in name or "no cache" in name:
-        assert found.block == -(-shape[1] // found.threads)
+        assert layout.block == -(-shape[1] // layout.threads)
     if "channel by channel" in name:
-        assert found.block == 1
+        assert layout.block == 1
 
 
 @pytest.mark.slow

@@ -75,11 +75,11 @@ def test_a_comparison_with_infinity_survives_the_fast_arithmetic():
     get, to_pointer = intrinsics.load, intrinsics.pointer[np.float64]
 
     def count(x, size):
-        found = 0
+        count = 0
         for place in range(size):
             if not abs(get(x, place) - 0.5) < np.inf:
-                found += 1
-        return found
+                count += 1
+        return count
 
     values = torch.tensor([1.0, float("nan"), float("inf"), -float("inf"), 2.0] * 7, dtype=torch.float64)
     counting = numba_compile.inner(count, "counting")

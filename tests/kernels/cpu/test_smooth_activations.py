@@ -107,10 +107,10 @@ def test_activation_gradients(activation, number):
     (exact,) = torch.autograd.grad(y, z, gradient)
     _, through = _smooth_activations(activation, number, number)
     known = (y if activation in SLOPE_BY_RESULT else z).detach().to(DTYPES[number])
-    found = _computed(through, gradient.to(DTYPES[number]), known)
-    eps = torch.finfo(found.dtype).eps
+    output = _computed(through, gradient.to(DTYPES[number]), known)
+    eps = torch.finfo(output.dtype).eps
     torch.testing.assert_close(
-        found.double(), exact, rtol=8 * eps, atol=8 * eps
+        output.double(), exact, rtol=8 * eps, atol=8 * eps
     )  # 1 - y loses digits where y is near 1
 
 

@@ -19,7 +19,7 @@ from tests.random_examples import EXHAUSTIVE
 TESTS = Path(__file__).parents[2]
 # Paths from the folder of tests, and how many cases there are at least, in `make test` and in all: none may vanish.
 BODIES = {
-    "kernels/test_contract.py": (55, 440),
+    "kernels/test_kernel_interface.py": (55, 440),
     "kernels/gpu/test_strategies.py": (25, 30),
     "kernels/fused/test_custom_op.py": (11, 18),
     "kernels/test_random_cases.py::test_no_further_off_than_pytorch": (4, 4),

@@ -95,7 +95,7 @@ def test_after_decompositions():
     assert torch.allclose(folded.module()(x), model(x), atol=1e-5)
 
 
-def test_what_stays_and_why():
+def test_what_is_not_folded_has_a_reason():
     model = _trained(Shared())
     x = torch.randn(2, 2, 3, 3)
     folded, changes = bnkit.fold(export(model, (x,)), x)

@@ -226,7 +226,7 @@ def test_without_an_example_nothing_is_fused():
 
 
 @pytest.mark.parametrize("name", ["a sum in place", "a function"])
-def test_there_and_back(name):
+def test_a_fused_model_is_converted_back(name):
     model = _build(_FUSED[name][0])
     converted, _ = convert(model, example_inputs=IMAGES)
     assert isinstance(converted.bn, Deferring)

@@ -84,7 +84,7 @@ def model(tmp_path, monkeypatch):
         ("library.norm1", "library"), ("library.self_attn.out_proj", "library"), ("lazy", "lazy"), ("", "model"),
     ],
 )  # fmt: skip
-def test_the_line(model, name, mark):
+def test_a_layer_has_the_line_of_the_user_that_made_it(model, name, mark):
     assert line_of(model, name) == ("nets.py", LINES[mark])
 
 

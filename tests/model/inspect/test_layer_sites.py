@@ -45,36 +45,36 @@ def test_the_layers_in_their_order_and_what_follows_them(kind, activations):
 
 
 def test_how_often_what_feeds_and_what_is_fed():
-    seen = _seen(Residual)
-    assert {name: site.calls for name, site in seen.items()} == {"stem": 1, "body": 2, "last": 1, "head": 1}
-    assert seen["stem"].feeds == ("body", "last", "head")  # past the sums, too
-    assert seen["head"].fed_by == ("last", "body", "stem")
-    assert [name for name, site in seen.items() if site.crosses] == ["body", "last"]
-    assert [name for name, site in seen.items() if site.reaches_output] == ["stem", "body", "last", "head"][-1:]
+    all_sites = _seen(Residual)
+    assert {name: site.calls for name, site in all_sites.items()} == {"stem": 1, "body": 2, "last": 1, "head": 1}
+    assert all_sites["stem"].feeds == ("body", "last", "head")  # past the sums, too
+    assert all_sites["head"].fed_by == ("last", "body", "stem")
+    assert [name for name, site in all_sites.items() if site.crosses] == ["body", "last"]
+    assert [name for name, site in all_sites.items() if site.reaches_output] == ["stem", "body", "last", "head"][-1:]
 
 
 def test_a_gate_is_no_activation_and_a_swish_is():
-    seen = _seen(SqueezeExcite)
-    assert seen["expand"].is_gate
-    assert not seen["swish"].is_gate
-    assert seen["reduce"].feeds == ("expand",)
+    all_sites = _seen(SqueezeExcite)
+    assert all_sites["expand"].is_gate
+    assert not all_sites["swish"].is_gate
+    assert all_sites["reduce"].feeds == ("expand",)
 
 
 def test_norms_and_attention():
-    seen = _seen(Attention)
-    assert seen["block.linear1"].activation == "gelu"
-    assert [name for name, site in seen.items() if site.activation] == ["block.linear1", "wide"]
-    assert seen["block.norm1"].kind.value == "norm"
-    assert not seen["block.self_attn"].is_called  # its weight is used by a function
+    all_sites = _seen(Attention)
+    assert all_sites["block.linear1"].activation == "gelu"
+    assert [name for name, site in all_sites.items() if site.activation] == ["block.linear1", "wide"]
+    assert all_sites["block.norm1"].kind.value == "norm"
+    assert not all_sites["block.self_attn"].is_called  # its weight is used by a function
 
 
 def test_layers_that_never_run_are_named():
     model = built(Structured)
-    found = sites(model, example(model))
-    assert found.never_ran == ("unused",)
-    assert found.called("tokens").output_shape == (2, 3, 7)
+    all_sites = sites(model, example(model))
+    assert all_sites.never_ran == ("unused",)
+    assert all_sites.called("tokens").output_shape == (2, 3, 7)
     with pytest.raises(KeyError):
-        found.called("unused")
+        all_sites.called("unused")
 
 
 def test_a_shared_layer_has_all_its_names():
@@ -182,6 +182,6 @@ class _WithCycle(nn.Module):
 
 
 def test_an_output_that_holds_itself():
-    found = sites(_WithCycle(), torch.ones(2, 3))
-    assert [site.name for site in found] == ["layer"]
+    all_sites = sites(_WithCycle(), torch.ones(2, 3))
+    assert [site.name for site in all_sites] == ["layer"]
     assert [path for path, _ in tensors_in(_HoldsItself(torch.ones(1)))] == ["scores"]

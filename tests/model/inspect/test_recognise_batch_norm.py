@@ -122,16 +122,22 @@ def _parametrised(layer):
 def test_it_finds_out_what_a_layer_computes(name):
     make, expected = RECOGNISED[name]
     layer = make()
-    found = recognise(layer)
-    assert isinstance(found, BatchNormLike)
-    assert (found.eps, found.momentum, found.activation, found.dimensions, found.is_frozen) == expected
-    assert found.obstacle is None
-    assert found.channels == layer.running_mean.numel()
-    assert found.mean is layer.running_mean
-    assert found.variance is layer.running_var
-    assert found.weight is layer.weight
-    assert found.bias is layer.bias
-    assert found.affine and found.tracks_statistics
+    recognised = recognise(layer)
+    assert isinstance(recognised, BatchNormLike)
+    assert (
+        recognised.eps,
+        recognised.momentum,
+        recognised.activation,
+        recognised.dimensions,
+        recognised.is_frozen,
+    ) == expected
+    assert recognised.obstacle is None
+    assert recognised.channels == layer.running_mean.numel()
+    assert recognised.mean is layer.running_mean
+    assert recognised.variance is layer.running_var
+    assert recognised.weight is layer.weight
+    assert recognised.bias is layer.bias
+    assert recognised.affine and recognised.tracks_statistics
 
 
 @pytest.mark.parametrize(
@@ -139,34 +145,34 @@ def test_it_finds_out_what_a_layer_computes(name):
 )
 def test_the_formula_gives_what_the_layer_gives(name):
     layer = trained(RECOGNISED[name][0]()).eval()
-    found = recognise(layer)
-    dimensions = found.dimensions or 2
-    x = torch.randn(4, found.channels, *(3,) * dimensions, generator=torch.Generator().manual_seed(1))
+    recognised = recognise(layer)
+    dimensions = recognised.dimensions or 2
+    x = torch.randn(4, recognised.channels, *(3,) * dimensions, generator=torch.Generator().manual_seed(1))
     shape = (1, -1, *(1,) * dimensions)
     mean, variance, weight, bias = (
-        tensor.view(shape) for tensor in (found.mean, found.variance, found.weight, found.bias)
+        tensor.view(shape) for tensor in (recognised.mean, recognised.variance, recognised.weight, recognised.bias)
     )
-    y = as_module(found.activation)((x - mean) / torch.sqrt(variance + found.eps) * weight + bias)
+    y = as_module(recognised.activation)((x - mean) / torch.sqrt(variance + recognised.eps) * weight + bias)
     torch.testing.assert_close(layer(x), y)
 
 
 @pytest.mark.parametrize("name", MORE)
 def test_what_a_layer_does_beyond_a_batch_norm_is_told(name):
     make, obstacle = MORE[name]
-    found = recognise(make())
-    assert found is not None
-    assert obstacle in found.obstacle
+    recognised = recognise(make())
+    assert recognised is not None
+    assert obstacle in recognised.obstacle
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_computes_something_else_is_not_recognised_and_says_why(name):
     make, reason = REFUSED[name]
     layer = make()
-    found = identify(layer)
-    assert isinstance(found, Unrecognized)
-    assert reason in found.reason
-    assert found.is_subclass == isinstance(layer, nn.modules.batchnorm._BatchNorm)
-    assert found.is_lazy == (name == "lazy")
+    recognised = identify(layer)
+    assert isinstance(recognised, Unrecognized)
+    assert reason in recognised.reason
+    assert recognised.is_subclass == isinstance(layer, nn.modules.batchnorm._BatchNorm)
+    assert recognised.is_lazy == (name == "lazy")
     assert recognise(layer) is None
 
 
@@ -179,9 +185,9 @@ def test_an_activation_with_weights_is_taken_for_what_it_is():
     layer = third_party_layers.WithActivation2d(
         3, lambda: nn.PReLU(init=0.01)
     )  # which is leaky_relu now, and will not stay so
-    found = recognise(layer)
-    assert found.activation is layer.act
-    assert found.activation_name == "act"
+    recognised = recognise(layer)
+    assert recognised.activation is layer.act
+    assert recognised.activation_name == "act"
 
 
 def test_an_activation_that_has_no_name_here_is_the_module():
@@ -197,11 +203,14 @@ def test_what_a_layer_has_not_is_none(kind, arguments):
     for name in ("weight", "bias") if "affine" in arguments else ("running_mean", "running_var", "num_batches_tracked"):
         setattr(layer, name, None)
     layer.affine, layer.track_running_stats = arguments.get("affine", True), arguments.get("track_running_stats", True)
-    found = recognise(layer)
-    assert found.obstacle is None
-    assert found.channels == 3
-    assert (found.weight is None, found.affine) == (not layer.affine, layer.affine)
-    assert (found.mean is None, found.tracks_statistics) == (not layer.track_running_stats, layer.track_running_stats)
+    recognised = recognise(layer)
+    assert recognised.obstacle is None
+    assert recognised.channels == 3
+    assert (recognised.weight is None, recognised.affine) == (not layer.affine, layer.affine)
+    assert (recognised.mean is None, recognised.tracks_statistics) == (
+        not layer.track_running_stats,
+        layer.track_running_stats,
+    )
 
 
 def test_training_is_not_tried_where_it_would_wait_for_other_processes():
@@ -223,9 +232,9 @@ def test_what_raises_in_training_only():
 def test_a_frozen_layer_is_still_recognised():
     for layer in (nn.BatchNorm2d(3), third_party_layers.WithActivation2d(3)):
         freeze(layer)
-        found = recognise(layer)
-        assert found.is_frozen
-        assert found.obstacle is None
+        recognised = recognise(layer)
+        assert recognised.is_frozen
+        assert recognised.obstacle is None
 
 
 def test_looking_changes_nothing():
@@ -235,8 +244,8 @@ def test_looking_changes_nothing():
     layer.act.register_forward_pre_hook(lambda *arguments: calls.append(arguments))
     before, modes = copy.deepcopy(layer.state_dict()), [part.training for part in layer.modules()]
     state = torch.get_rng_state()
-    found = recognise(layer)
-    assert "in training" in found.obstacle  # RReLU draws random numbers there
+    recognised = recognise(layer)
+    assert "in training" in recognised.obstacle  # RReLU draws random numbers there
     assert torch.equal(torch.get_rng_state(), state)
     assert calls == []
     assert len(layer._forward_hooks) == 1
@@ -259,10 +268,10 @@ def test_a_recognised_layer_as_a_module():
 def test_places_are_named_once_with_all_their_names():
     shared = nn.BatchNorm2d(3)
     model = nn.ModuleDict({"a": shared, "b": nn.Sequential(nn.ReLU(), shared), "c": third_party_layers.Doubled2d(3)})
-    found = batch_norm_sites(model)
-    assert [site.names for site in found] == [("a", "b.1"), ("c",)]
-    assert found[0].name == "a"
-    assert [site.module for site in found] == [shared, model["c"]]
+    all_sites = batch_norm_sites(model)
+    assert [site.names for site in all_sites] == [("a", "b.1"), ("c",)]
+    assert all_sites[0].name == "a"
+    assert [site.module for site in all_sites] == [shared, model["c"]]
     assert batch_norm_sites(shared)[0].names == ("",)
 
 

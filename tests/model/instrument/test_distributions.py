@@ -36,26 +36,26 @@ def _others(values, dimension):
 def test_moments_are_those_of_each_tensor_by_itself(dtype):
     noted, tensors = Distributions(), list(_tensors(dtype))
     assert [noted.note(values, dimension) for values, dimension in tensors] == list(range(len(tensors)))
-    for seen, (given, dimension) in zip(noted.compute(), tensors, strict=True):
+    for distribution, (given, dimension) in zip(noted.compute(), tensors, strict=True):
         values, others = given.double(), _others(given, dimension)
         means = values.mean(others) if others else values
         deviations = values.std(others, correction=0) if others else torch.zeros_like(values)
-        torch.testing.assert_close(torch.from_numpy(seen.means), means, rtol=1e-5, atol=1e-4)
-        torch.testing.assert_close(torch.from_numpy(seen.deviations), deviations, rtol=1e-5, atol=1e-4)
-        assert seen.figures["mean"] == pytest.approx(values.mean().item(), rel=1e-4, abs=1e-4)
-        assert seen.figures["deviation"] == pytest.approx(values.std(correction=0).item(), rel=1e-4, abs=1e-4)
+        torch.testing.assert_close(torch.from_numpy(distribution.means), means, rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(torch.from_numpy(distribution.deviations), deviations, rtol=1e-5, atol=1e-4)
+        assert distribution.figures["mean"] == pytest.approx(values.mean().item(), rel=1e-4, abs=1e-4)
+        assert distribution.figures["deviation"] == pytest.approx(values.std(correction=0).item(), rel=1e-4, abs=1e-4)
 
 
 def test_quantiles_of_small_tensors_are_exact_and_of_large_ones_close():
     noted, tensors = Distributions(), list(_tensors())
     for values, dimension in tensors:
         noted.note(values, dimension)
-    for seen, (values, _) in zip(noted.compute(), tensors, strict=True):
+    for distribution, (values, _) in zip(noted.compute(), tensors, strict=True):
         ordered = values.flatten().sort().values
         exact = [ordered[round(share * (len(ordered) - 1))].item() for share in QUANTILES]
         # The standard error of the outer quantiles of 2,000 normal values is 0.05 deviations.
         tolerance = 0.2 * values.std().item() if len(ordered) > 2048 else 0.0
-        assert seen.figures["quantiles"] == pytest.approx(exact, rel=1e-4, abs=tolerance)
+        assert distribution.figures["quantiles"] == pytest.approx(exact, rel=1e-4, abs=tolerance)
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "NHWC"])
@@ -65,9 +65,9 @@ def test_a_sample_of_the_values_meets_all_units_alike(shape, memory_format):
     values = torch.arange(shape[1]).float().view(1, -1, 1, 1).expand(shape).contiguous(memory_format=memory_format)
     noted = Distributions()
     noted.note(values, 1)
-    (seen,) = noted.compute()
+    (distribution,) = noted.compute()
     expected = [share * (shape[1] - 1) for share in QUANTILES]
-    assert seen.figures["quantiles"] == pytest.approx(expected, abs=1 + 0.02 * shape[1])
+    assert distribution.figures["quantiles"] == pytest.approx(expected, abs=1 + 0.02 * shape[1])
 
 
 @pytest.mark.parametrize("shape", [(16, 6), (300, 200)], ids=["small", "large"])
@@ -78,8 +78,8 @@ def test_what_changes_after_it_was_noted_was_noted_before(shape):
     values.zero_()
     noted.note(values, 1)
     dead.note(values, (0.0,))
-    assert [seen.figures["mean"] for seen in noted.compute()] == [1.0, 0.0]
-    assert [seen.figures["quantiles"] for seen in noted.compute()] == [[1.0] * 5, [0.0] * 5]
+    assert [distribution.figures["mean"] for distribution in noted.compute()] == [1.0, 0.0]
+    assert [distribution.figures["quantiles"] for distribution in noted.compute()] == [[1.0] * 5, [0.0] * 5]
     assert dead.compute() == [0.0, 1.0]
 
 
@@ -87,9 +87,9 @@ def test_nothing_noted_and_no_quantiles_wanted():
     assert Distributions().compute() == []
     noted = Distributions(quantiles=False)
     noted.note(torch.tensor([[1.0, 2.0], [3.0, 6.0]]), -1)
-    (seen,) = noted.compute()
-    assert seen.figures == {"mean": 3.0, "deviation": pytest.approx(3.5**0.5, rel=1e-4)}
-    assert (seen.means.tolist(), seen.deviations.tolist()) == ([2.0, 4.0], [1.0, 2.0])
+    (distribution,) = noted.compute()
+    assert distribution.figures == {"mean": 3.0, "deviation": pytest.approx(3.5**0.5, rel=1e-4)}
+    assert (distribution.means.tolist(), distribution.deviations.tolist()) == ([2.0, 4.0], [1.0, 2.0])
 
 
 def test_dead_shares_of_outputs_of_one_shape_with_different_limits():

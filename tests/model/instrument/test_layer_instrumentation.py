@@ -45,32 +45,32 @@ def test_the_figures_of_a_step_are_those_worked_out_by_hand():
     model, (inputs, targets) = _network(), _batch()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     before, norm = copy.deepcopy(model), model[1]
-    with LayerInstrumentation(model).step(inputs) as seen:
+    with LayerInstrumentation(model).step(inputs) as figures:
         _step(model, optimizer, inputs, targets)
 
-    assert seen.keys() == {"0", "1", "2", "4", "5", "6"}
+    assert figures.keys() == {"0", "1", "2", "4", "5", "6"}
     pre = before[0](inputs).detach()
-    assert seen["1"]["input"]["mean"] == pytest.approx(pre.mean().item(), abs=1e-4)
-    assert seen["1"]["input"]["deviation"] == pytest.approx(pre.std(correction=0).item(), rel=1e-3)
+    assert figures["1"]["input"]["mean"] == pytest.approx(pre.mean().item(), abs=1e-4)
+    assert figures["1"]["input"]["deviation"] == pytest.approx(pre.std(correction=0).item(), rel=1e-3)
     ordered = pre.flatten().sort().values
-    assert seen["1"]["input"]["quantiles"][2] == pytest.approx(ordered[round(0.5 * 127)].item(), rel=1e-3)
-    assert seen["1"]["output"]["deviation"] == pytest.approx(1.0, abs=0.01)
+    assert figures["1"]["input"]["quantiles"][2] == pytest.approx(ordered[round(0.5 * 127)].item(), rel=1e-3)
+    assert figures["1"]["output"]["deviation"] == pytest.approx(1.0, abs=0.01)
     # In the forward pass of the step: gamma and beta as they were before it.
-    assert (seen["1"]["gamma"]["mean"], seen["1"]["beta"]["mean"]) == (1.0, 0.0)
+    assert (figures["1"]["gamma"]["mean"], figures["1"]["beta"]["mean"]) == (1.0, 0.0)
     shift = ((norm.running_mean - pre.mean(0)).abs() / (pre.var(0, correction=0) + norm.eps).sqrt()).mean()
-    assert seen["1"]["running_shift"] == pytest.approx(shift.item(), rel=1e-3)
+    assert figures["1"]["running_shift"] == pytest.approx(shift.item(), rel=1e-3)
     ratio = ((norm.running_var + norm.eps) / (pre.var(0, correction=0) + norm.eps)).log().mean().exp()
-    assert seen["1"]["running_ratio"] == pytest.approx(ratio.item(), rel=1e-3)
+    assert figures["1"]["running_ratio"] == pytest.approx(ratio.item(), rel=1e-3)
 
-    assert seen["4"]["gradient_norm"] == pytest.approx(model[4].weight.grad.norm().item(), rel=1e-4)
+    assert figures["4"]["gradient_norm"] == pytest.approx(model[4].weight.grad.norm().item(), rel=1e-4)
     moved = (model[4].weight - before[4].weight).norm() / before[4].weight.norm()
-    assert seen["4"]["update_ratio"] == pytest.approx(moved.item(), rel=1e-3)
+    assert figures["4"]["update_ratio"] == pytest.approx(moved.item(), rel=1e-3)
     hidden, after = before[2](before[1].train()(pre)).detach(), copy.deepcopy(model)
     again = after[2](after[1](after[0](inputs))).detach()
     deviation = hidden.std(0, correction=0)
     expected = ((again.mean(0) - hidden.mean(0)).abs() / deviation)[deviation > 0].mean().item()
-    assert seen["4"]["input_shift"] == pytest.approx(expected, rel=1e-2)
-    assert seen["0"]["input_shift"] == 0.0
+    assert figures["4"]["input_shift"] == pytest.approx(expected, rel=1e-2)
+    assert figures["0"]["input_shift"] == 0.0
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
@@ -84,9 +84,9 @@ def test_a_training_that_is_looked_at_is_the_training_that_is_not(dropout):
         for number in range(4):
             inputs, targets = _batch(number)
             if watched:
-                with watch.step(inputs) as seen:
+                with watch.step(inputs) as figures:
                     _step(model, optimizer, inputs, targets)
-                assert seen["6"]["update_ratio"] > 0
+                assert figures["6"]["update_ratio"] > 0
                 loss_along_gradient(model, functional.cross_entropy, inputs, targets, 0.1)
                 bytes_for_backward(model, inputs)
             else:
@@ -100,9 +100,9 @@ def test_a_training_that_is_looked_at_is_the_training_that_is_not(dropout):
 def test_the_same_dropout_before_and_after_a_step():
     """With a step of length 0 nothing shifts, whatever dropout draws."""
     model, (inputs, targets) = _network(dropout=0.5), _batch()
-    with LayerInstrumentation(model).step(inputs) as seen:
+    with LayerInstrumentation(model).step(inputs) as figures:
         _step(model, torch.optim.SGD(model.parameters(), lr=0.0), inputs, targets)
-    assert [seen[name]["input_shift"] for name in "046"] == [0.0, 0.0, 0.0]
+    assert [figures[name]["input_shift"] for name in "046"] == [0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -115,9 +115,9 @@ def test_the_same_dropout_before_and_after_a_step():
     ids=["relu", "sigmoid", "tanh"],
 )
 def test_dead_units_are_those_that_stay_at_a_limit(module, values, dead):
-    with LayerInstrumentation(model := nn.Sequential(module)).step(torch.tensor(values)) as seen:
+    with LayerInstrumentation(model := nn.Sequential(module)).step(torch.tensor(values)) as figures:
         model(torch.tensor(values))
-    assert seen["0"]["dead"] == pytest.approx(dead, abs=1e-4)
+    assert figures["0"]["dead"] == pytest.approx(dead, abs=1e-4)
 
 
 class _Functional(nn.Module):
@@ -139,14 +139,14 @@ class _Functional(nn.Module):
 def test_dead_units_of_activations_that_are_called_as_functions():
     model, values = nn.Sequential(_Functional(), nn.Sigmoid()), torch.tensor([[-1.0, 2.0, 0.5], [-2.0, 3.0, 0.25]])
     plain = copy.deepcopy(model)
-    with LayerInstrumentation(model).step(values) as seen:
+    with LayerInstrumentation(model).step(values) as figures:
         output = model(values)
     # After the first: 0, 2, 0.5. After the second: nothing, 1, nothing; and so it stays.
-    assert {name: seen[name]["dead"] for name in ("0.relu", "0.relu.1", "0.act")} == {
+    assert {name: figures[name]["dead"] for name in ("0.relu", "0.relu.1", "0.act")} == {
         "0.relu": pytest.approx(1 / 3, abs=1e-4), "0.relu.1": pytest.approx(2 / 3, abs=1e-4), "0.act": pytest.approx(2 / 3, abs=1e-4),
     }  # fmt: skip
-    assert seen["0.tanh"]["dead"] == 0.0
-    assert [name for name in seen if "dead" in seen[name]] == ["0.act", "1", "0.relu", "0.relu.1", "0.tanh"]
+    assert figures["0.tanh"]["dead"] == 0.0
+    assert [name for name in figures if "dead" in figures[name]] == ["0.act", "1", "0.relu", "0.relu.1", "0.tanh"]
     assert torch.equal(output, plain(values))
 
 
@@ -189,9 +189,13 @@ def test_an_activation_in_a_block_that_is_recomputed_is_told_once():
             return checkpoint(self.inner, x, use_reentrant=False)
 
     model, values = Block(), torch.randn(4, 3, requires_grad=True)
-    with LayerInstrumentation(model).step(values) as seen:
+    with LayerInstrumentation(model).step(values) as figures:
         model(values).sum().backward()
-    assert {name for name in seen if "relu" in name or "tanh" in name} == {"inner.relu", "inner.relu.1", "inner.tanh"}
+    assert {name for name in figures if "relu" in name or "tanh" in name} == {
+        "inner.relu",
+        "inner.relu.1",
+        "inner.tanh",
+    }
 
 
 def test_an_activation_in_our_layer_and_a_convolution():
@@ -199,21 +203,21 @@ def test_an_activation_in_our_layer_and_a_convolution():
     with torch.no_grad():
         model[1].bias.copy_(torch.tensor([-100.0, 0.0]))
     inputs = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    with LayerInstrumentation(model).step(inputs) as seen:
+    with LayerInstrumentation(model).step(inputs) as figures:
         model(inputs).square().mean().backward()
-    assert seen["1"]["dead"] == 0.5
-    assert seen["2"]["input"]["mean"] > 0
+    assert figures["1"]["dead"] == 0.5
+    assert figures["2"]["input"]["mean"] > 0
     # One of its input channels does not vary, and is left out.
-    assert seen["2"]["input_shift"] == 0.0
+    assert figures["2"]["input_shift"] == 0.0
 
 
 def test_what_is_not_finite_is_none():
     model = nn.Sequential(nn.Linear(2, 2))
     inputs = torch.full((4, 2), torch.inf)
-    with LayerInstrumentation(model).step(inputs) as seen:
+    with LayerInstrumentation(model).step(inputs) as figures:
         model(inputs)
-    assert seen["0"]["input"] == {"mean": None, "deviation": None, "quantiles": [None] * 5}
-    assert seen["0"]["gradient_norm"] is None
+    assert figures["0"]["input"] == {"mean": None, "deviation": None, "quantiles": [None] * 5}
+    assert figures["0"]["gradient_norm"] is None
 
 
 def test_along_the_step_of_a_parabola():
@@ -234,9 +238,9 @@ def test_along_the_step_of_a_parabola():
 
 def test_a_step_into_infinity_is_none():
     model, (inputs, targets) = _network(), _batch()
-    seen = loss_along_gradient(model, lambda outputs, _: (outputs**4).sum(), inputs, targets, 1e20)
-    assert seen["loss_range"] is None and seen["gradient_change"] is None
-    assert seen["loss"] is not None
+    losses = loss_along_gradient(model, lambda outputs, _: (outputs**4).sum(), inputs, targets, 1e20)
+    assert losses["loss_range"] is None and losses["gradient_change"] is None
+    assert losses["loss"] is not None
 
 
 def test_bytes_are_those_of_the_tensors_that_the_backward_needs():

@@ -43,12 +43,12 @@ def main():
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=9)
-    given = parser.parse_args()
+    options = parser.parse_args()
     torch.manual_seed(0)
-    model = get_model(given.network, num_classes=10)
+    model = get_model(options.network, num_classes=10)
     model.features.final_pool = nn.AdaptiveAvgPool2d(1)
-    x = torch.rand(given.batch, 3, given.side, given.side)
-    costs = bnkit.summary(model, x, repetitions=given.rounds)
+    x = torch.rand(options.batch, 3, options.side, options.side)
+    costs = bnkit.summary(model, x, repetitions=options.rounds)
     low, high = costs.share_range
     say(f"sum over {len(costs)} batch norms: {costs.totals['share']:.1%} of a step [{low:.1%}, {high:.1%}]")
     step = TrainingStep(Example(x), Clock(None))
@@ -56,7 +56,7 @@ def main():
     rounds = PairedRounds(
         interleaved(
             {name: lambda variant=variant: step.run(variant) for name, variant in variants.items()},
-            repetitions=given.rounds,
+            repetitions=options.rounds,
             warm_up=2,
         )
     )

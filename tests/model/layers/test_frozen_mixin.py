@@ -101,7 +101,7 @@ def test_a_compiled_model_notices():
     assert not torch.equal(model[0].running_mean, expected["0.running_mean"])
 
 
-def test_it_exports():
+def test_a_frozen_layer_is_exported():
     model = nn.Sequential(trained(ours.BatchNorm2d(4, activation="relu"))).train()
     freeze(model)
     exported = torch.export.export(model, (_input(),))
@@ -110,7 +110,7 @@ def test_it_exports():
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
-def test_it_scripts():
+def test_a_frozen_layer_is_scripted():
     model = nn.Sequential(trained(nn.BatchNorm2d(4))).train()
     freeze(model)
     assert torch.equal(torch.jit.script(model)(_input()), model(_input()))

@@ -87,9 +87,9 @@ def _population(model, batches):
 def test_only_positions_that_count_are_measured(measure, by_keyword):
     model, batches = Masked(by_keyword=by_keyword), _padded()
     expected = _exact(model, batches)
-    found = measure(model, batches)
+    measured_inputs = measure(model, batches)
     for name, values in zip(("first", "second"), expected, strict=True):
-        mean, variance = found[name]
+        mean, variance = measured_inputs[name]
         torch.testing.assert_close(mean.double(), values.mean(1), rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(variance.double(), values.var(1), rtol=1e-5, atol=0)
 

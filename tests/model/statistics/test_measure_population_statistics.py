@@ -29,20 +29,20 @@ def test_the_first_layer_has_the_moments_of_all_data_however_they_are_batched(la
     data = _data()
     exact = data.double().transpose(0, 1).flatten(1)
     for sizes in ([64], [1, 63], [7, 19, 38]):
-        found = population_statistics(_model(layer), data.split(sizes))
-        assert list(found) == ["0", "4"]
-        torch.testing.assert_close(found["0"].mean, exact.mean(1), rtol=1e-14, atol=0)
-        torch.testing.assert_close(found["0"].variance(), exact.var(1), rtol=1e-12, atol=0)
-        assert found["0"].count == 64 * 36
+        statistics = population_statistics(_model(layer), data.split(sizes))
+        assert list(statistics) == ["0", "4"]
+        torch.testing.assert_close(statistics["0"].mean, exact.mean(1), rtol=1e-14, atol=0)
+        torch.testing.assert_close(statistics["0"].variance(), exact.var(1), rtol=1e-12, atol=0)
+        assert statistics["0"].count == 64 * 36
 
 
 def test_a_deeper_layer_is_measured_behind_batch_statistics_and_without_dropout():
     model, data = _model(), _data()
-    found = population_statistics(model, [data])
+    statistics = population_statistics(model, [data])
     behind = nn.functional.batch_norm(data, None, None, training=True)
     features = nn.functional.relu(model[2](behind)).double().transpose(0, 1).flatten(1)
-    torch.testing.assert_close(found["4"].mean, features.mean(1), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(found["4"].variance(), features.var(1), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(statistics["4"].mean, features.mean(1), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(statistics["4"].variance(), features.var(1), rtol=1e-4, atol=1e-6)
 
 
 def test_it_leaves_the_model_as_it_was():
@@ -81,10 +81,10 @@ def test_evaluation_normalises_by_what_was_measured():
 def test_a_layer_that_runs_twice_is_measured_over_both():
     layer = nn.BatchNorm1d(1)
     model = nn.Sequential(layer, layer)
-    found = population_statistics(model, [torch.tensor([[1.0], [3.0]])])
-    assert list(found) == ["0"]
-    assert found["0"].count == 4
-    torch.testing.assert_close(found["0"].mean, torch.tensor([1.0], dtype=torch.float64))
+    statistics = population_statistics(model, [torch.tensor([[1.0], [3.0]])])
+    assert list(statistics) == ["0"]
+    assert statistics["0"].count == 4
+    torch.testing.assert_close(statistics["0"].mean, torch.tensor([1.0], dtype=torch.float64))
 
 
 def test_layers_without_running_statistics_are_passed_over():
@@ -95,10 +95,10 @@ def test_layers_without_running_statistics_are_passed_over():
 def test_a_frozen_layer_normalises_by_its_own_statistics_and_is_not_measured():
     model, data = _model(nn.BatchNorm2d), _data()
     freeze(model, include="0")
-    found = population_statistics(model, [data])
-    assert list(found) == ["4"]
+    statistics = population_statistics(model, [data])
+    assert list(statistics) == ["4"]
     features = nn.functional.relu(model[2](model[0](data))).double().transpose(0, 1).flatten(1)
-    torch.testing.assert_close(found["4"].mean, features.mean(1), rtol=1e-6, atol=0)
+    torch.testing.assert_close(statistics["4"].mean, features.mean(1), rtol=1e-6, atol=0)
 
 
 def test_one_value_per_channel_is_refused():

@@ -13,7 +13,7 @@ from torch.nn import functional
 from bnkit.errors import ModelError
 from bnkit.model.verify.accept_changed_model import Outcome
 from bnkit.model.verify.compare_predictions import effect_of
-from bnkit.model.verify.prediction_changes import Effect, _chance
+from bnkit.model.verify.prediction_changes import PredictionChanges, _chance
 
 
 def _logits(classes, sure=4.0, wrong=()):
@@ -27,7 +27,7 @@ CLASSES = torch.arange(200) % 3
 
 
 def _effect(before, after, targets=CLASSES):
-    effect = Effect()
+    effect = PredictionChanges()
     for rows in torch.arange(len(targets)).split(60):
         effect.add([before[rows]], [after[rows]], targets[rows])
     return effect
@@ -54,7 +54,7 @@ def test_targets_that_fit_no_output_are_counted_and_described():
     )
     assert effect.summary.endswith(f"; {effect.misfit}")
     assert _effect(_logits(CLASSES), _logits(CLASSES)).misfit == ""
-    other_form = Effect()
+    other_form = PredictionChanges()
     other_form.add([_logits(CLASSES)], [torch.zeros(200, 3, 2)], CLASSES)
     assert other_form.misfit == ""  # that is not about the targets
 

@@ -32,11 +32,11 @@ def test_onnxruntime_runs_several_numbers_of_rows(monkeypatch, tmp_path):
     seen = []
     compare = verify_onnx_file.compare
 
-    def watched(model, examples, run, path):
+    def recorded(model, examples, run, path):
         seen.append([len(example.arguments[0]) for example in examples])
         compare(model, examples, run, path)
 
-    monkeypatch.setattr(verify_onnx_file, "compare", watched)
+    monkeypatch.setattr(verify_onnx_file, "compare", recorded)
     save(_model(), tmp_path / "x.onnx", EXAMPLE)
     save(OfOneSize(), tmp_path / "y.onnx", EXAMPLE)
     assert seen == [[5, 3], [5, 1, 2, 3, 7], [5], [5]]

@@ -191,12 +191,12 @@ def test_another_number_of_rows_is_run_where_it_is_free(monkeypatch, tmp_path):
     seen = []
     compare = verify_written_file.compare
 
-    def watched(model, examples, run, path):
+    def recorded(model, examples, run, path):
         seen.append([len(example.arguments[0]) for example in examples])
         compare(model, examples, run, path)
 
-    monkeypatch.setattr(verify_written_file, "compare", watched)
-    monkeypatch.setattr(verify_onnx_file, "compare", watched)
+    monkeypatch.setattr(verify_written_file, "compare", recorded)
+    monkeypatch.setattr(verify_onnx_file, "compare", recorded)
     monkeypatch.setattr(verify_onnx_file, "find_spec", {}.get)  # without onnxruntime
     save(_model(), tmp_path / "x.onnx", EXAMPLE)
     save(_model(), tmp_path / "x.pt2", EXAMPLE[:3])

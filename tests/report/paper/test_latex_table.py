@@ -46,7 +46,7 @@ def test_what_latex_would_take_for_something_else_is_escaped(text, escaped):
     assert escape(text) == escaped
 
 
-def test_the_table_is_one():
+def test_the_table_has_the_rows_of_the_summary():
     lines = latex(_summary()).splitlines()
     assert lines[0] == r"% \usepackage{booktabs}"
     assert lines[1] == r"\begin{table}[t]" and lines[-1] == r"\end{table}"

@@ -134,6 +134,7 @@ def test_axes_of_something_else_are_refused():
         plotted(lambda axes: None, Figure(), (3, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ending", "start"), [("pdf", b"%PDF"), ("svg", b"<?xml"), ("png", b"\x89PNG")])
 def test_the_same_figures_give_the_same_file(tmp_path, ending, start):
     results = _results()
@@ -172,7 +173,7 @@ def test_long_labels_leave_room_for_the_intervals(tmp_path):
     assert [text.get_text() for text in axes.texts] == [row.label] * 2 and not axes.get_yticklabels()
 
 
-def test_names_are_no_formulas():
+def test_dollar_signs_in_names_are_escaped():
     row = DifferenceRow("$x$", "$x$", "$_y", Interval(0.1, 0.05, 0.15, 3))
     axes = Figure().subplots()
     draw_differences([row], ["$_y", "$x$"], Objective())(axes)

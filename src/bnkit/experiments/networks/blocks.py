@@ -10,17 +10,9 @@ from bnkit.errors import SettingsError
 from bnkit.experiments.networks.layer_sequence import Sequential
 from bnkit.experiments.networks.normalization_kinds import NormFactory
 from bnkit.experiments.run_settings import Settings
+from bnkit.kernels.activation import MODULES
 
 Layers = dict[str, nn.Module | None]
-
-_ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "sigmoid": nn.Sigmoid,
-    "silu": nn.SiLU,
-    "tanh": nn.Tanh,
-    "gelu": nn.GELU,
-}
 
 
 class Residual(nn.Module):
@@ -45,7 +37,7 @@ def sequence(**layers: nn.Module | None) -> nn.Sequential:
 
 def make_activation(name: str, own: str) -> nn.Module:
     """A new activation module; "default" means ``own``."""
-    return _ACTIVATIONS[own if name == "default" else name]()
+    return MODULES[own if name == "default" else name]()
 
 
 def norm_and_activation(

@@ -99,5 +99,5 @@ def _name(request: CompileRequest) -> str:
     }
     activation = request.activation or "none"
     return "-".join(
-        [request.purpose, request.kind, layout.way, activation, *(word for word, on in flags.items() if on)]
+        [request.purpose, request.kind, layout.strategy, activation, *(word for word, on in flags.items() if on)]
     )

@@ -129,9 +129,9 @@ def affine(x: Tensor, of_x: Tensor, residual: Tensor | None, of_residual: Tensor
 
 @lru_cache(maxsize=1024)
 def _loop_call(
-    layout: AffineLayout, has_residual: bool, norms: bool, relu: bool, is_aligned: bool, available: int
+    layout: AffineLayout, has_residual: bool, norm_residual: bool, relu: bool, is_aligned: bool, available: int
 ) -> LoopCall:
-    loop = affine_loop(layout.name, has_residual, norms, relu, layout.nontemporal and is_aligned)
+    loop = affine_loop(layout.name, has_residual, norm_residual, relu, layout.nontemporal and is_aligned)
     threads = threads_for(layout.pieces, layout.size, available)
     return loop_call_for(
         (loop, 0, 0), threads=threads, scratch=SCRATCH * layout.columns * threads, examples=layout.rows,
@@ -140,7 +140,5 @@ def _loop_call(
 
 
 @lru_cache(maxsize=1024)
-def _coefficients(channels: int, given: int) -> LoopCall:
-    return loop_call_for(
-        (affine_loop("coefficients", False, False, False, False), 0, 0), channels=channels, given=given
-    )
+def _coefficients(channels: int, mode: int) -> LoopCall:
+    return loop_call_for((affine_loop("coefficients", False, False, False, False), 0, 0), channels=channels, mode=mode)

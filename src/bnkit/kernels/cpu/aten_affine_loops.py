@@ -28,17 +28,17 @@ SCRATCH = 2
 
 
 @cache
-def affine_loop(name: str, has_residual: bool, norms: bool, has_activation: bool, nontemporal: bool) -> int:
+def affine_loop(name: str, has_residual: bool, norm_residual: bool, has_activation: bool, nontemporal: bool) -> int:
     """The address of a loop, for ``loop_call.loop_call_for``.
 
     Args:
         name: "planes", "rows", or "coefficients", which ignores the other arguments.
         has_residual: Whether a residual is added.
-        norms: Whether the residual is normalised too.
+        norm_residual: Whether the residual is normalised too.
         has_activation: Whether ReLU follows.
         nontemporal: Whether stores bypass the caches; planes or rows then begin at multiples of 64 bytes.
     """
-    variant = f"affine_{has_residual:d}{norms:d}{has_activation:d}{nontemporal:d}"
+    variant = f"affine_{has_residual:d}{norm_residual:d}{has_activation:d}{nontemporal:d}"
     step = partial(inner, variant=variant, as_written=True)
     store_element = intrinsics.stream if nontemporal else store
 
@@ -48,7 +48,7 @@ def affine_loop(name: str, has_residual: bool, norms: bool, has_activation: bool
         for i in range(size):
             z = fused(load(x, i), alpha, beta)
             if has_residual:
-                z += fused(load(r, i), r_alpha, r_beta) if norms else load(r, i)
+                z += fused(load(r, i), r_alpha, r_beta) if norm_residual else load(r, i)
             if has_activation and z < zero:  # false for -0 and NaN
                 z = zero
             store_element(y, i, z)
@@ -61,7 +61,7 @@ def affine_loop(name: str, has_residual: bool, norms: bool, has_activation: bool
         for j in range(W):
             z = fused(load(x, j), load(alpha, j), load(beta, j))
             if has_residual:
-                z += fused(load(r, j), load(r_alpha, j), load(r_beta, j)) if norms else load(r, j)
+                z += fused(load(r, j), load(r_alpha, j), load(r_beta, j)) if norm_residual else load(r, j)
             if has_activation and z < zero:
                 z = zero
             store_element(y, j, z)
@@ -120,7 +120,9 @@ def affine_loop(name: str, has_residual: bool, norms: bool, has_activation: bool
                     z = fused(load(x, at + j), load(columns, j), load(columns, W + j))
                     if has_residual:
                         other = load(r, at + j)
-                        z += fused(other, load(columns, 2 * W + j), load(columns, 3 * W + j)) if norms else other
+                        z += (
+                            fused(other, load(columns, 2 * W + j), load(columns, 3 * W + j)) if norm_residual else other
+                        )
                     if has_activation and z < zero:
                         z = zero
                     store(y, at + j, z)
@@ -133,6 +135,6 @@ def compile_all() -> None:
     """Compile all the loops."""
     affine_loop("coefficients", False, False, False, False)
     for name in ("planes", "rows"):
-        for has_residual, norms in ((False, False), (True, False), (True, True)):
+        for has_residual, norm_residual in ((False, False), (True, False), (True, True)):
             for has_activation, nontemporal in product((False, True), repeat=2):
-                affine_loop(name, has_residual, norms, has_activation, nontemporal)
+                affine_loop(name, has_residual, norm_residual, has_activation, nontemporal)

@@ -84,12 +84,12 @@ def plane_loop(name: Literal["forward", "backward", "measure"], variant: Variant
         return np.float64(start) + offset, squares, offset * total
 
     @step
-    def write(x, r, y, P, mean_hi, mean_lo, scale, shift, following):
-        """Write a plane, and prefetch the plane that begins ``following`` elements further, unless that is 0."""
+    def write(x, r, y, P, mean_hi, mean_lo, scale, shift, distance):
+        """Write a plane, and prefetch the plane that begins ``distance`` elements further, unless that is 0."""
         for piece in range(0, P, PIECE):
             size, xs, rs, ys = min(PIECE, P - piece), advance(x, piece), advance(r, piece), advance(y, piece)
-            if following != 0:
-                prefetch_block(advance(xs, following), size)
+            if distance != 0:
+                prefetch_block(advance(xs, distance), size)
             for i in range(size):
                 z = (load_element(xs, i) - mean_hi - mean_lo) * scale + shift
                 if has_residual:
@@ -121,14 +121,14 @@ def plane_loop(name: Literal["forward", "backward", "measure"], variant: Variant
         return total, with_x
 
     @step
-    def write_backward(x, g, y, dx, dr, mask, P, mean_hi, mean_lo, scale, shift, c0, c1, following):
+    def write_backward(x, g, y, dx, dr, mask, P, mean_hi, mean_lo, scale, shift, c0, c1, distance):
         """Write the gradients of a plane."""
         for piece in range(0, P, PIECE):
             size, xs, gs, ys = min(PIECE, P - piece), advance(x, piece), advance(g, piece), advance(y, piece)
             out, rest, counts = advance(dx, piece), advance(dr, piece), advance(mask, piece)
-            if following != 0:
-                prefetch_block(advance(xs, following), size)
-                prefetch_block(advance(gs, following), size)
+            if distance != 0:
+                prefetch_block(advance(xs, distance), size)
+                prefetch_block(advance(gs, distance), size)
             for i in range(size):
                 d = load_element(xs, i) - mean_hi - mean_lo
                 dz = activation_backward(
@@ -172,10 +172,10 @@ def plane_loop(name: Literal["forward", "backward", "measure"], variant: Variant
         P, count, block = load(a, loop_call.POSITIONS), load(a, loop_call.COUNT), load(a, loop_call.BLOCK)
         x, r, y = pointer(load(a, X)), pointer(load(a, RESIDUAL)), pointer(load(a, Y))
         weight, bias = load(a, loop_call.WEIGHT), load(a, loop_call.BIAS)
-        known, mask = table(load(a, loop_call.STATISTICS)), flags(load(a, loop_call.MASK))
-        means, variances, inverse, unbiased = known, advance(known, C), advance(known, 2 * C), advance(known, 3 * C)
+        rows, mask = table(load(a, loop_call.STATISTICS)), flags(load(a, loop_call.MASK))
+        means, variances, inverse, unbiased = rows, advance(rows, C), advance(rows, 2 * C), advance(rows, 3 * C)
         sums = table(load(a, loop_call.SUMS))
-        seen = advance(sums, C)
+        merged = advance(sums, C)
         eps, mode = load(table(load(a, loop_call.EPS)), 0), load(a, loop_call.MODE)
         fetches = load(a, loop_call.AHEAD) != 0
         row = C * P
@@ -187,7 +187,7 @@ def plane_loop(name: Literal["forward", "backward", "measure"], variant: Variant
                     store(means, c, 0.0)
                     store(variances, c, 0.0)
                     store(sums, c, 0.0)
-                    store(seen, c, 0.0)
+                    store(merged, c, 0.0)
                 for n in range(N):
                     ahead = PLANES_AHEAD * row if fetches and n + PLANES_AHEAD < N else 0
                     for c in range(first, last):
@@ -201,9 +201,9 @@ def plane_loop(name: Literal["forward", "backward", "measure"], variant: Variant
                         if again:
                             values, mean, squares = exact_moments(plane, P, advance(mask, n * P))
                         if values > 0:
-                            if load(seen, c) == 0.0:
+                            if load(merged, c) == 0.0:
                                 store(means, c, mean)
-                            store(seen, c, load(seen, c) + values)
+                            store(merged, c, load(merged, c) + values)
                             off = mean - load(means, c)
                             store(sums, c, load(sums, c) + off * values)
                             store(variances, c, load(variances, c) + squares + off * off * values)
@@ -216,7 +216,7 @@ def plane_loop(name: Literal["forward", "backward", "measure"], variant: Variant
                     store(variances, c, v)
                     store(inverse, c, 1.0 / np.sqrt(v + eps))
                     store(unbiased, c, v * (count / (count - 1.0)))
-            following = (last - first) * P if fetches and last < end else 0
+            distance = (last - first) * P if fetches and last < end else 0
             for step in range(0 if mode == loop_call.FIRST_HALF else N):
                 n = N - 1 - step  # the planes read last are in the cache
                 for c in range(first, last):
@@ -228,7 +228,7 @@ def plane_loop(name: Literal["forward", "backward", "measure"], variant: Variant
                     scale = acc_dtype(load(inverse, c) * (load(parameters(weight), c) if weight != 0 else 1.0))
                     shift = acc_dtype(load(parameters(bias), c)) if bias != 0 else zero
                     at = n * row + c * P
-                    write(advance(x, at), advance(r, at), advance(y, at), P, mean_hi, mean_lo, scale, shift, following)
+                    write(advance(x, at), advance(r, at), advance(y, at), P, mean_hi, mean_lo, scale, shift, distance)
 
     def backward(a):
         """Write the gradients of x (and of the residual) for channels, and those of gamma and beta."""
@@ -237,8 +237,8 @@ def plane_loop(name: Literal["forward", "backward", "measure"], variant: Variant
         x, g, y = pointer(load(a, X)), pointer(load(a, GRADIENT)), pointer(load(a, Y))
         dx, dr = pointer(load(a, DX)), pointer(load(a, D_RESIDUAL))
         weight, bias = load(a, loop_call.WEIGHT), load(a, loop_call.BIAS)
-        known, mask = table(load(a, loop_call.STATISTICS)), flags(load(a, loop_call.MASK))
-        means, inverse = known, advance(known, 2 * C)
+        rows, mask = table(load(a, loop_call.STATISTICS)), flags(load(a, loop_call.MASK))
+        means, inverse = rows, advance(rows, 2 * C)
         by_gamma = table(load(a, loop_call.SUMS))
         by_beta = advance(by_gamma, C)
         mode, fetches = load(a, loop_call.MODE), load(a, loop_call.AHEAD) != 0
@@ -247,7 +247,7 @@ def plane_loop(name: Literal["forward", "backward", "measure"], variant: Variant
         # The last channels first: the forward pass processed them last, so they may still be in a cache.
         for last in range(end, begin, -block):
             first = max(last - block, begin)
-            following = (max(first - block, begin) - first) * P if fetches and first > begin else 0
+            distance = (max(first - block, begin) - first) * P if fetches and first > begin else 0
             if mode != loop_call.SECOND_HALF:
                 for c in range(first, last):
                     store(by_gamma, c, 0.0)
@@ -279,7 +279,7 @@ def plane_loop(name: Literal["forward", "backward", "measure"], variant: Variant
                                 c0, c1 = acc_dtype(load(by_beta, c)), acc_dtype(load(by_gamma, c))
                             out, rest, counts = advance(dx, at), advance(dr, at), advance(mask, n * P)
                             write_backward(
-                                xs, gs, ys, out, rest, counts, P, mean_hi, mean_lo, scale, shift, c0, c1, following
+                                xs, gs, ys, out, rest, counts, P, mean_hi, mean_lo, scale, shift, c0, c1, distance
                             )
             if mode != loop_call.SECOND_HALF:
                 for c in range(first, last):

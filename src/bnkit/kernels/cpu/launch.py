@@ -175,17 +175,17 @@ def _cached_loop_call(
         masked=masked,
     )
     return loop_call_for(
-        _loops(direction, layout.way, variant, mode), threads=layout.threads, scratch=layout.scratch, cleared=layout.cleared,
-        examples=layout.examples, channels=layout.channels, positions=layout.positions, given=mode, ahead=layout.ahead,
+        _loops(direction, layout.strategy, variant, mode), threads=layout.threads, scratch=layout.scratch, cleared=layout.cleared,
+        examples=layout.examples, channels=layout.channels, positions=layout.positions, mode=mode, ahead=layout.ahead,
         block=layout.block, depth=layout.depth, is_double=layout.kind == "float64",
     )  # fmt: skip
 
 
-def _loops(direction: str, way: str, variant: Variant, mode: int) -> tuple[int, int, int]:
+def _loops(direction: str, strategy: str, variant: Variant, mode: int) -> tuple[int, int, int]:
     """The addresses of the loops in order of execution: on all threads, on one thread, on all threads; 0 for none."""
-    if way == "planes":
+    if strategy == "planes":
         return plane_loop(direction, variant), 0, 0
-    if way == "blocks":
+    if strategy == "blocks":
         return row_loop(direction, variant), 0, 0
     write = row_loop(f"{direction}_write", variant)
     if mode == SECOND_HALF or (direction == "forward" and mode == GIVEN_ONES):

@@ -52,7 +52,7 @@ class Layout(NamedTuple):
     """The order in which the loops visit a tensor (N, C, *).
 
     Attributes:
-        way: "planes" of one channel and example; "blocks" of channels, in rows of all of them; "rows", some for each
+        strategy: "planes" of one channel and example; "blocks" of channels, in rows of all of them; "rows", some for each
             thread.
         kind: The kind of elements.
         channels, positions: C, and the P positions of a channel; for "rows", the W columns of a wide row.
@@ -68,7 +68,7 @@ class Layout(NamedTuple):
         is_small: Whether it must be computed in float64 to be exact.
     """
 
-    way: Literal["planes", "blocks", "rows"]
+    strategy: Literal["planes", "blocks", "rows"]
     kind: str
     examples: int
     channels: int
@@ -94,7 +94,7 @@ def layout_of(
         shape, dtype: The shape and dtype of the tensor.
         is_contiguous: Whether it is contiguous; otherwise channels last.
         threads: The number of available threads.
-        as_planes: Whether the way must be "planes".
+        as_planes: Whether the strategy must be "planes".
     """
     size, channels = math.prod(shape), shape[1]
     count = size // channels

@@ -62,7 +62,7 @@ def loop_call_for(
     examples: int = 0,
     channels: int = 0,
     positions: int = 0,
-    given: int = OWN,
+    mode: int = OWN,
     ahead: bool = False,
     block: int = 0,
     depth: int = 1,
@@ -76,13 +76,13 @@ def loop_call_for(
         threads: The number of threads.
         scratch: The size of their workspace, in float64 values.
         cleared: How many of these, from the first, are initialised to 0.
-        examples, channels, positions, given, ahead, block, depth: See ``layout``; the loops document their use.
+        examples, channels, positions, mode, ahead, block, depth: See ``layout``; the loops document their use.
         is_double: Whether gamma and beta are float64, not float32.
     """
     start, index, size = team()
     numbers = np.zeros(_PLACES, dtype=np.int64)
     numbers[INDEX], numbers[SIZE], numbers[_START] = index if threads > 1 else 0, size, start
-    numbers[EXAMPLES:THREADS] = examples, channels, positions, given, ahead, block, depth
+    numbers[EXAMPLES:THREADS] = examples, channels, positions, mode, ahead, block, depth
     numbers[THREADS], numbers[_SCRATCH_SIZE], numbers[_CLEARED], numbers[_IS_DOUBLE] = (
         threads,
         scratch,

@@ -68,7 +68,8 @@ class Example:
 def tensors_in(value: Any, path: str = "", within: tuple[int, ...] = ()) -> Iterator[tuple[str, Tensor]]:
     """The tensors in tuples, lists, mappings, dataclasses, other objects and an ``Example``, each with its path.
 
-    PyTorch's pytrees do not look into dataclasses and other objects, which some models return.
+    PyTorch's pytrees and optree do not look into dataclasses, other objects and subclasses of list and dict, which some models
+    return.
 
     Examples:
         >>> [path for path, _ in tensors_in({"a": (torch.ones(1), [torch.ones(1)])})]

@@ -64,7 +64,7 @@ def activations_called(model: nn.Module, note: Callable[[str, Tensor, tuple[floa
         yield
         return
     calls = _ActivationCalls(note)
-    with temporary_hooks(hook for name, module in modules.items() for hook in calls.follow(name, module)), calls:
+    with temporary_hooks(hook for name, module in modules.items() for hook in calls.hooks(name, module)), calls:
         yield
 
 
@@ -77,18 +77,18 @@ class _ActivationCalls(TorchFunctionMode):
         # The running modules: name, whether it is itself a known activation, and the number of calls of each function.
         self._running: list[tuple[str, bool, Counter[str]]] = []
 
-    def follow(self, name: str, module: nn.Module) -> Iterable[Any]:
+    def hooks(self, name: str, module: nn.Module) -> Iterable[Any]:
         """Hooks that track when the module runs."""
         is_known = type(module) in OF_MODULES or isinstance(module, _BatchNorm)
 
-        def begins(*_: Any) -> None:
+        def enter(*_: Any) -> None:
             self._running.append((name, is_known, Counter()))
 
-        def ends(*_: Any) -> None:
+        def leave(*_: Any) -> None:
             while self._running and self._running.pop()[0] != name:
                 pass  # a module that raised has not been removed
 
-        return module.register_forward_pre_hook(begins), module.register_forward_hook(ends)
+        return module.register_forward_pre_hook(enter), module.register_forward_hook(leave)
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = function(*args, **(kwargs or {}))

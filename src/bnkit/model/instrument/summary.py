@@ -91,7 +91,7 @@ def summary(model: nn.Module, example_inputs: Any, *, repetitions: int = 9) -> B
 
 
 @dataclass(frozen=True)
-class _Variant:
+class _ChangedCopy:
     """A changed copy of the model, or why there is none.
 
     Attributes:
@@ -107,8 +107,8 @@ class _Variant:
     why_not: str = ""
 
     @classmethod
-    def of(cls, verb: str, make: Callable[[], Any]) -> _Variant:
-        """The variant that ``make``, a function of bnkit, returns."""
+    def of(cls, verb: str, make: Callable[[], Any]) -> _ChangedCopy:
+        """The copy that ``make``, a function of bnkit, returns."""
         try:
             model, changes = make()
         except ModelError as error:
@@ -131,8 +131,8 @@ class _Measurement:
         inputs = example.arguments or example.keywords
         self._sites: Sites = sites(model, inputs)
         with compiling_at_once():
-            self._converted = _Variant.of("convert", lambda: convert(model, to="bnkit", example_inputs=inputs))
-        self._folded = _Variant.of("fold", lambda: fold(model, inputs))
+            self._converted = _ChangedCopy.of("convert", lambda: convert(model, to="bnkit", example_inputs=inputs))
+        self._folded = _ChangedCopy.of("fold", lambda: fold(model, inputs))
         device = device_of(model)
         self._clock = Clock(device)
         self._step = TrainingStep(example, self._clock)

@@ -43,16 +43,16 @@ class MeasurementPasses:
         self._model, self._layers, self._state = model, layers, state
 
     def first_pass(
-        self, given: Any, forward: Forward | None, batch_size: int | None, device: Any, *, sequential: bool
+        self, source: Any, forward: Forward | None, batch_size: int | None, device: Any, *, sequential: bool
     ) -> LayerStatistics:
         """Measure all layers together, and record the order of their calls.
 
         The output for the first batch that has examples is stored.
         """
-        self._batches = Batches(given, forward, batch_size, device)
+        self._batches = Batches(source, forward, batch_size, device)
         if sequential and not self._batches.is_repeatable:
             raise SettingsError(
-                f"batches is a {type(given).__name__}, which can be read only once; expected a list, a tensor or a DataLoader "
+                f"batches is a {type(source).__name__}, which can be read only once; expected a list, a tensor or a DataLoader "
                 "for `sequential`, which takes a pass for each layer"
             )
         batches = iter(self._batches)

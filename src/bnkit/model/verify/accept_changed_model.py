@@ -14,7 +14,7 @@ from bnkit.errors import ModelError
 from bnkit.message_parts import plural
 from bnkit.model.inspect.batches import Forward
 from bnkit.model.verify.compare_predictions import effect_of
-from bnkit.model.verify.prediction_changes import Effect
+from bnkit.model.verify.prediction_changes import PredictionChanges
 
 # On data, outputs that should stay the same may change by this share of their size, or by this multiple of the square
 # root of the machine epsilon.
@@ -31,7 +31,7 @@ class Outcome:
         limit: The share of their size by which outputs may change; None if they are meant to change.
     """
 
-    effect: Effect
+    effect: PredictionChanges
     where: str = "on the data"
     limit: float | None = None
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bnkit.model.inspect.batches import Batches, Forward, device_of
 from bnkit.model.inspect.example import Example, tensors_in
 from bnkit.model.preserve_state import RngState, preserve_model
-from bnkit.model.verify.prediction_changes import Effect
+from bnkit.model.verify.prediction_changes import PredictionChanges
 
 
 def effect_of(
@@ -21,7 +21,7 @@ def effect_of(
     forward: Forward | None = None,
     *,
     example_inputs: Any = None,
-) -> Effect:
+) -> PredictionChanges:
     """Compare the predictions of ``before`` and ``after`` in evaluation mode; the models are not changed.
 
     Args:
@@ -41,7 +41,7 @@ def effect_of(
         >>> effect.examples, effect.change, effect.is_worse
         (3, 0.0, False)
     """
-    effect = Effect()
+    effect = PredictionChanges()
     with preserve_model(before), preserve_model(after), torch.no_grad():
         before.eval()
         after.eval()

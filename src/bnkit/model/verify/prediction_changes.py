@@ -20,7 +20,7 @@ _DESCRIBED = 3
 
 
 @dataclass
-class Effect:
+class PredictionChanges:
     """The effect of a change on a model's predictions on data.
 
     The two models are compared in pairs on the same examples: accuracies by McNemar's exact test of the examples that

@@ -24,7 +24,7 @@ _GREY = "rgba(128,128,128,.35)"
 
 
 @dataclass(frozen=True)
-class _Scale:
+class _Axis:
     """Maps a value to its position in a picture.
 
     Attributes:
@@ -52,8 +52,8 @@ def curves_svg(curves: Sequence[Curve], y: str, *, is_share: bool) -> Markup:
     legend, legend_lines = _legend([(curve.network, curve.colour) for curve in curves])
     top = _TOP + 16 * legend_lines
     bottom = top + _CURVES
-    across = _Scale(*_apart(min(epochs), max(epochs)), _LEFT, _WIDTH - _RIGHT)
-    up = _Scale(low, high, bottom, top)
+    across = _Axis(*_apart(min(epochs), max(epochs)), _LEFT, _WIDTH - _RIGHT)
+    up = _Axis(low, high, bottom, top)
     parts = [
         _text(0, 12, y),
         *legend,
@@ -81,7 +81,7 @@ def differences_svg(rows: Sequence[DifferenceRow], networks: Sequence[str], obje
     low, high = _room(min(0.0, *ends), max(0.0, *ends))
     labels = max(_LETTER * len(row.label) for row in shown)
     inline = labels < _WIDEST_LABELS  # longer labels are placed above their rows
-    across = _Scale(low, high, labels + 12 if inline else 8, _WIDTH - _RIGHT)
+    across = _Axis(low, high, labels + 12 if inline else 8, _WIDTH - _RIGHT)
     row_height = 22 if inline else 34
     bottom = _TOP + row_height * len(shown)
     unit = " (points)" if objective.is_accuracy else ""
@@ -109,7 +109,7 @@ def differences_svg(rows: Sequence[DifferenceRow], networks: Sequence[str], obje
     return _svg(title, bottom + 24 + 15 * len(remarks), parts)
 
 
-def _curve(curve: Curve, across: _Scale, up: _Scale) -> Iterator[Markup]:
+def _curve(curve: Curve, across: _Axis, up: _Axis) -> Iterator[Markup]:
     colour = _visible(curve.colour)
     there = [f"{across(x)},{up(y)}" for x, y in zip(curve.epochs, curve.high, strict=True)]
     back = [f"{across(x)},{up(y)}" for x, y in zip(curve.epochs, curve.low, strict=True)]
@@ -125,7 +125,7 @@ def _curve(curve: Curve, across: _Scale, up: _Scale) -> Iterator[Markup]:
         yield Markup('<circle class="ink" cx="{}" cy="{}" r="4" fill="{}"/>').format(x, y, colour)
 
 
-def _difference(row: DifferenceRow, colour: str, across: _Scale, bottom: int, scale: int) -> Iterator[Markup]:
+def _difference(row: DifferenceRow, colour: str, across: _Axis, bottom: int, scale: int) -> Iterator[Markup]:
     colour, middle = _visible(colour), bottom - 11
     for interval, width in ((row.interval, 4), (row.new_examples, 1.2)):
         if interval is not None and interval.low is not None and interval.high is not None:

@@ -94,10 +94,10 @@ def plot_of(
     if name.startswith("training_"):
         words = f"{words}, evaluated"
     title = f"training {words}" if name in ("loss", objective.field) else words
-    found = curves(results, name, runs)
-    if not any(curve.epochs for curve in found):
+    series = curves(results, name, runs)
+    if not any(curve.epochs for curve in series):
         raise SettingsError(f"no run has recorded {name}; expected a figure that one has, such as loss or difference")
-    return Plot(name, draw_curves(found, title, is_share="accuracy" in name))
+    return Plot(name, draw_curves(series, title, is_share="accuracy" in name))
 
 
 def plot_of_table(

@@ -14,7 +14,7 @@ from bnkit.checks.layer_input_statistics import InputStatistics, takes_statistic
 from bnkit.checks.rule_needs import Need
 from bnkit.checks.rules.statistics.recalibrate_fix import RecalibrateFix
 from bnkit.model.statistics.running_stats_drift import Drift
-from bnkit.model.verify.prediction_changes import POINT, SHARE, Effect
+from bnkit.model.verify.prediction_changes import POINT, SHARE, PredictionChanges
 
 # Relative to the size of the outputs.
 _CHANGE = 0.1
@@ -99,7 +99,7 @@ class StaleRunningStats(RecalibrateFix):
         )
 
 
-def _changes_output(effect: Effect) -> bool:
+def _changes_output(effect: PredictionChanges) -> bool:
     """Whether the outputs differ, and those with the moving average are not known to be better."""
     if effect.is_less_accurate or effect.has_more_loss:
         return False

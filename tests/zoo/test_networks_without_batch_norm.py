@@ -10,7 +10,7 @@ import torch
 from bnkit.model.edit.add import add
 from bnkit.model.edit.fold import fold
 from bnkit.model.edit.remove import remove
-from tests.zoo.networks import PLAIN, Network, build, cases, example, settle
+from tests.zoo.networks import PLAIN, Network, build, cases, example, randomize_batch_norms
 from tests.zoo.rounding import assert_equal_up_to_rounding, exact, gradients, norms, outputs
 
 pytestmark = pytest.mark.slow
@@ -46,10 +46,10 @@ def test_put_into_a_trained_one_it_computes_the_same(network: Network):
 
 
 @pytest.mark.parametrize("network", cases(PLAIN))
-def test_trained_it_folds(network: Network):
+def test_an_added_batch_norm_folds_after_training(network: Network):
     model, inputs, other = build(network), example(network), example(network, seed=OTHER)
     added, _ = add(model, inputs)
-    settle(added, example(network, seed=1, batch=4))
+    randomize_batch_norms(added, example(network, seed=1, batch=4))
     folded, changes = fold(added, inputs)
     assert norms(folded) == []
     assert all(change.detail.startswith("into the output of") for change in changes)

@@ -139,13 +139,13 @@ _DISK = 8 << 20
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of its own, of 8 MB (a report takes one), and a way to make it read-only."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={_DISK >> 20}m", "bnkit", place]
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={_DISK >> 20}m", "bnkit", folder]
     if run(mount).returncode != 0:
         pytest.skip("this process may not mount a file system: the full disk of the ordinary tests is a made-up one")
-    yield place
-    assert run(["umount", place]).returncode == 0
+    yield folder
+    assert run(["umount", folder]).returncode == 0
 
 
 @whole_only

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import bnkit
-from bnkit.integrations.run_logger import FIGURES, settings_of
+from bnkit.integrations.run_logger import FIGURES, flat_settings
 from tests.experiments import tiny_experiment
 from tests.integrations.wandb_files import offline_runs
 
@@ -68,7 +68,7 @@ def test_wandb_has_a_run_for_each_with_its_settings_and_figures(comparison):
         logged = runs[run.run_id]
         expected = {step: {"epoch": step, **values} for step, values in _figures(comparison, run).items()}
         assert logged.history == {step: pytest.approx(values) for step, values in expected.items()}
-        assert logged.config == settings_of(run)
+        assert logged.config == flat_settings(run)
         key = run.network.key
         assert (logged.project, logged.group, logged.job_type) == ("tiny", key, key)
         assert (logged.name, logged.summary["status"], logged.exit_code) == (f"{key} seed={run.seed}", "finished", 0)
@@ -86,7 +86,7 @@ def test_mlflow_has_a_run_for_each_with_its_settings_and_figures(comparison):
             assert {entry.step: entry.value for entry in history} == {
                 step: values[name] for step, values in expected.items()
             }
-        assert logged.data.params == {k: str(value) for k, value in settings_of(run).items() if value is not None}
+        assert logged.data.params == {k: str(value) for k, value in flat_settings(run).items() if value is not None}
         assert (logged.data.tags["group"], logged.data.tags["status"]) == (run.network.key, "finished")
         assert (logged.info.run_name, logged.info.status) == (f"{run.network.key} seed={run.seed}", "FINISHED")
 

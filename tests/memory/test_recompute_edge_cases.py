@@ -1,4 +1,4 @@
-"""What goes wrong in silence where outputs are computed again, and has to be seen."""
+"""Recompute in the unusual cases: an address that is used again, nested hooks, several backward passes, what is freed when."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_an_address_that_is_used_again_never_matches():
     torch.manual_seed(0)
     layers = [nn.Sequential(nn.Conv2d(3, 4, 1), *normalised("torch", 4), nn.Conv2d(4, 2, 1)) for _ in range(30)]
     inputs, losses = [torch.randn(2, 3, 32, 32) for _ in layers], []
-    with bnkit.recompute(nn.ModuleList(layers)) as found:
+    with bnkit.recompute(nn.ModuleList(layers)) as recomputation:
         for model, x in zip(layers, inputs, strict=True):
             y = model[:3](x)
             losses.append(model[3](y).square().sum())
@@ -38,12 +38,12 @@ def test_an_address_that_is_used_again_never_matches():
             other = torch.full((2, 4, 32, 32), 7.0)  # as large
             losses[-1] = losses[-1] + model[3](other).sum()
             del other
-    assert found.dropped == 30
+    assert recomputation.dropped == 30
     for model, x, loss in zip(layers, inputs, losses, strict=True):
         plain = model(x).square().sum() + model[3](torch.full((2, 4, 32, 32), 7.0)).sum()
         expected = torch.autograd.grad(plain, list(model.parameters()))
-        found = torch.autograd.grad(loss, list(model.parameters()))
-        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+        assert all(torch.equal(a, b) for a, b in zip(gradients, expected, strict=True))
 
 
 def test_a_dead_storage_matches_nothing():
@@ -65,11 +65,11 @@ def test_one_rebuild_for_all_users(run_formula):
     torch.manual_seed(0)
     first, norm = nn.Conv2d(3, 4, 1), nn.Sequential(*normalised("torch", 4))
     users = nn.ModuleList(nn.Conv2d(4, 2, 1) for _ in range(5))
-    with bnkit.recompute(norm) as found:
+    with bnkit.recompute(norm) as recomputation:
         y = norm(first(torch.randn(2, 3, 8, 8)))
         loss = sum(user(y).sum() for user in users)
         del y
-    assert found.dropped == 1
+    assert recomputation.dropped == 1
     run_formula.clear()
     loss.backward()
     assert len(run_formula) == 1
@@ -79,14 +79,14 @@ def test_one_rebuild_for_all_users(run_formula):
 @pytest.mark.parametrize("norm", ["torch", "numba"])
 def test_each_output_is_computed_once_in_a_pass(run_formula, network, norm):
     model, (x, targets) = NETWORKS[network](norm), batch()
-    with bnkit.recompute(model) as found:
+    with bnkit.recompute(model) as recomputation:
         loss = functional.cross_entropy(model(x), targets)
     run_formula.clear()
     loss.backward(retain_graph=True)
     integers = 1 if network == "vgg" else 0  # of the first pool; nothing saves what the second returns
-    assert len(run_formula) == found.dropped + integers
+    assert len(run_formula) == recomputation.dropped + integers
     loss.backward()
-    assert len(run_formula) == 2 * (found.dropped + integers)
+    assert len(run_formula) == 2 * (recomputation.dropped + integers)
 
 
 def test_what_was_computed_is_freed_behind_its_last_user():
@@ -128,8 +128,8 @@ def test_several_backward_passes(network, norm):
     with bnkit.recompute(model):
         loss = functional.cross_entropy(model(x), targets)
     for keep in (True, True, False):
-        found = torch.autograd.grad(loss, list(model.parameters()), retain_graph=keep)
-        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+        gradients = torch.autograd.grad(loss, list(model.parameters()), retain_graph=keep)
+        assert all(torch.equal(a, b) for a, b in zip(gradients, expected, strict=True))
     with pytest.raises(RuntimeError, match="second time"):
         loss.backward()
 
@@ -138,15 +138,15 @@ def test_several_backward_passes(network, norm):
 def test_differentiated_twice(layers, x, inside):
     results = []
     for again in (False, True):
-        given = x.clone().requires_grad_()
+        x_copy = x.clone().requires_grad_()
         with bnkit.recompute(layers) if again else torch.enable_grad():
-            loss = layers[2](layers[1](layers[0](given))).square().sum()
+            loss = layers[2](layers[1](layers[0](x_copy))).square().sum()
             if inside:
-                (first,) = torch.autograd.grad(loss, given, create_graph=True)
+                (first,) = torch.autograd.grad(loss, x_copy, create_graph=True)
         if not inside:
-            (first,) = torch.autograd.grad(loss, given, create_graph=True)
+            (first,) = torch.autograd.grad(loss, x_copy, create_graph=True)
         results.append(
-            [first, *torch.autograd.grad(first.square().sum(), [given, *layers.parameters()], allow_unused=True)]
+            [first, *torch.autograd.grad(first.square().sum(), [x_copy, *layers.parameters()], allow_unused=True)]
         )
     for found, expected in zip(*results, strict=True):
         assert (found is None and expected is None) or torch.equal(found, expected)
@@ -157,20 +157,20 @@ def test_the_backward_pass_inside_the_context():
     model, (x, targets) = resnet("torch"), batch()
     expected = torch.autograd.grad(functional.cross_entropy(model(x), targets), list(model.parameters()))
     with bnkit.recompute(model):
-        found = torch.autograd.grad(functional.cross_entropy(model(x), targets), list(model.parameters()))
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+        gradients = torch.autograd.grad(functional.cross_entropy(model(x), targets), list(model.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(gradients, expected, strict=True))
 
 
-def test_inner_hooks_win(layers, x):
+def test_tensors_saved_by_inner_hooks_are_left_alone(layers, x):
     """Tensors that other hooks saved are neither replaced nor read."""
     unpacked = []
     expected = gradients(layers, layers[2](layers[1](layers[0](x))).square().sum())
     hooks = torch.autograd.graph.saved_tensors_hooks(lambda t: t.detach(), lambda t: unpacked.append(t) or t)
-    with bnkit.recompute(layers) as found:
+    with bnkit.recompute(layers) as recomputation:
         with hooks:
             y = layers[1](layers[0](x))
         loss = layers[2](y).square().sum()
-    assert found.dropped == 0
+    assert recomputation.dropped == 0
     assert not unpacked
     assert all(torch.equal(a, b) for a, b in zip(gradients(layers, loss), expected, strict=True))
     assert unpacked
@@ -179,10 +179,10 @@ def test_inner_hooks_win(layers, x):
 def test_recompute_inside_other_saved_tensor_hooks(layers, x):
     taken = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: taken.append(t) or t.detach(), lambda t: t):
-        with bnkit.recompute(layers) as found:
+        with bnkit.recompute(layers) as recomputation:
             loss = layers[2](layers[1](layers[0](x))).square().sum()
         assert not taken
-    assert found.dropped == 1
+    assert recomputation.dropped == 1
     expected = gradients(layers, layers[2](layers[1](layers[0](x))).square().sum())
     assert all(torch.equal(a, b) for a, b in zip(gradients(layers, loss), expected, strict=True))
 
@@ -224,10 +224,10 @@ def test_all_is_freed_with_the_graph(layers, x):
     gc.collect()
     gc.disable()
     try:
-        with bnkit.recompute(layers) as found:
+        with bnkit.recompute(layers) as recomputation:
             loss = layers[2](layers[1](layers[0](x))).square().sum()
-        known = weakref.ref(found)
-        del found
+        known = weakref.ref(recomputation)
+        del recomputation
         loss.backward()
         del loss
         assert known() is None
@@ -238,17 +238,17 @@ def test_all_is_freed_with_the_graph(layers, x):
 def test_a_form_that_does_not_compute_the_same_is_kept(layers, x, monkeypatch):
     monkeypatch.setattr(home, "_REPRODUCED", {})
     monkeypatch.setattr(home, "equals", lambda tensor, storage: False)
-    with bnkit.recompute(layers) as found:
+    with bnkit.recompute(layers) as recomputation:
         loss = layers[2](layers[1](layers[0](x))).square().sum()
-    assert found.dropped == 0
+    assert recomputation.dropped == 0
     expected = gradients(layers, layers[2](layers[1](layers[0](x))).square().sum())
     assert all(torch.equal(a, b) for a, b in zip(gradients(layers, loss), expected, strict=True))
 
 
 def test_without_gradients_nothing_is_saved(layers, x):
-    with bnkit.recompute(layers) as found, torch.no_grad():
+    with bnkit.recompute(layers) as recomputation, torch.no_grad():
         layers[2](layers[1](layers[0](x)))
-    assert found.dropped == 0
+    assert recomputation.dropped == 0
 
 
 def test_a_model_called_twice(layers, x):

@@ -1,4 +1,4 @@
-"""Verbs inside of autocast, inference mode and other contexts: what they return is right inside and outside."""
+"""The verbs inside autocast, inference mode and other modes of PyTorch: their results are right inside and outside."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ def test_the_same_call_again_adds_nothing(folder, comparison):
     assert sorted(path.name for path in (folder / CALLS).iterdir()) == calls
 
 
-def test_fresh_forgets_them(tmp_path):
+def test_fresh_removes_the_runs_of_earlier_calls(tmp_path):
     _compare(tmp_path / "r", seeds=1)
     comparison = _compare(tmp_path / "r", seeds=[1], fresh=True)
     assert [path.name for path in (tmp_path / "r" / CALLS).iterdir()] == ["0001.toml"]
