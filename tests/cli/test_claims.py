@@ -92,7 +92,7 @@ def test_some_claims_and_the_same_verdict_after_an_interruption(capsys):
     assert all(path.read_bytes() == content for path, content in files.items())
     assert [result.effects for result in parts.results] == [result.effects for result in whole.results]
     assert [result.claim.number for result in whole.results] == ["9", "10a"]
-    assert all(len(result.effects) == 5 and result.verdict.p_holds is not None for result in whole.results)
+    assert all(len(result.effects) == 7 and result.verdict.p_holds is not None for result in whole.results)
     assert whole.count(Decision.NOT_ASKED) == 0
     assert whole.command.startswith("bnkit claims --quick --data ")
     assert "--only covariate-shift --only 10a --out whole" in whole.command

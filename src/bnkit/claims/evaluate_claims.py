@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnkit.claims import CLAIMS, Claim, Decision, Design, Evidence, Verdict, claims_folder, designs
 from bnkit.claims.claim import PLAIN, WITH
-from bnkit.claims.claim_designs import SEEDS
+from bnkit.claims.claim_designs import default_seeds
 from bnkit.claims.seed_rounds import MAX_SEEDS, ClaimVerdict, decide, judge_once
 from bnkit.claims.train_designs import TrainedDesigns
 from bnkit.claims.verdict_table import ClaimResult, Verdicts
@@ -55,7 +55,7 @@ def evaluate_claims(
         quick: Train the small designs.
         budget: A factor for the number of images; or, with ``until``, a duration such as "90s", "10m" or "2h", after which no
             more seeds are begun.
-        seeds: The number of seeds, 5 by default; fewer than 3 decide no claim. Not with ``until``.
+        seeds: The number of seeds, 5 by default and 7 with ``quick``; fewer than 3 decide no claim. Not with ``until``.
         until: "decided": seeds are added to the designs of open claims until all are decided. The verdicts allow for every look.
         max_seeds: The largest number of seeds with ``until``.
         only: Names or numbers of claims; all if empty.
@@ -163,9 +163,10 @@ class _ClaimsCall:
         further = [] if until is None else ["--until", until]
         further += ["--budget", str(budget)] if seconds is not None else []
         further += ["--max-seeds", str(most)] if until is not None and most != MAX_SEEDS else []
-        further += ["--seeds", str(seeds)] if seeds not in (None, SEEDS) else []
+        usual = default_seeds(quick=options["quick"])
+        further += ["--seeds", str(seeds)] if seeds not in (None, usual) else []
         further += [word for name in options["only"] for word in ("--only", name)]
-        count = 0 if until is not None else SEEDS if seeds is None else seeds
+        count = 0 if until is not None else usual if seeds is None else seeds
         return cls(tuple(words), images, count, seconds, tuple(further))
 
     @property

@@ -29,7 +29,8 @@ def claims(
         ),
     ] = "1",
     seeds: Annotated[
-        int | None, Option(metavar="N", help="Seeds 0 to N − 1, 5 by default; verdicts need at least 3.")
+        int | None,
+        Option(metavar="N", help="Seeds 0 to N − 1; 5 by default, 7 with --quick. Verdicts need at least 3."),
     ] = None,
     until: Annotated[
         str | None,
@@ -50,8 +51,8 @@ def claims(
 ) -> None:
     """`bnkit claims --quick` tests which claims about batch normalization hold on handwritten digits.
 
-    Each claim has a hypothesis stated in advance, a measure, pairs of runs over five seeds, an interval and a verdict:
-    holds, does not hold, not enough data. A second call trains only the missing runs.
+    Each claim has a hypothesis stated in advance, a measure, pairs of runs over five seeds (seven with `--quick`), an interval and
+    a verdict: holds, does not hold, not enough data. A second call trains only the missing runs.
 
     More examples:
 
