@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from itertools import pairwise
 
-from bnkit.comparison.load_report_early import LoadReportEarly
+from bnkit.comparison.load_report_early import THREAD, LoadReportEarly
 from bnkit.experiments.callbacks import PlanStarted, RunEnded, RunStarted
 from bnkit.experiments.records.run_epochs_file import Record
 from tests.report.fake_runs import fake_plan, finished_record
@@ -71,8 +71,8 @@ def test_an_error_is_left_to_the_report(recwarn):
         callback(_ended(run))
     assert called.wait(60)
     for thread in threading.enumerate():
-        if thread is not threading.current_thread() and thread.daemon:
-            thread.join(1)
+        if thread.name == THREAD:
+            thread.join(60)
     assert not list(recwarn)  # pytest turns what a thread raises into a warning
 
 

@@ -11,6 +11,8 @@ from bnkit.experiments.callbacks import Callback
 from bnkit.experiments.plan import Plan, Run
 from bnkit.experiments.records.run_epochs_file import Record
 
+THREAD = "bnkit loads the report"
+
 
 class LoadReportEarly(Callback):
     """Loads the report's modules, Bokeh among them, once a worker has no run left: they take a second of its processor.
@@ -36,7 +38,7 @@ class LoadReportEarly(Callback):
         self._running.discard(run)
         self._left -= 1
         if self._load is not None and self._running and len(self._running) == self._left:
-            threading.Thread(target=_without_errors, args=(self._load,), daemon=True).start()
+            threading.Thread(target=_without_errors, args=(self._load,), name=THREAD, daemon=True).start()
             self._load = None
 
 
