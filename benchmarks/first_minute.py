@@ -3,7 +3,7 @@
     python benchmarks/first_minute.py --rounds 3
     python benchmarks/first_minute.py --demo      # and a whole `bnkit compare` into an empty folder
 
-Every figure is of a process of its own, started anew: seconds on the clock until it ends, and seconds of processor of it and of
+Every figure is of a new process: seconds on the clock until it ends, and seconds of processor of it and of
 all processes that it started. Those that outlive it, such as the server from which workers are forked, count on Linux only.
 Beside bnkit's commands stands what Python and PyTorch alone take; beside bnkit's layers those of torch.nn. Rounds in turns,
 medians. A first step is timed from when torch is loaded to the end of the step, so that what else is imported counts.
