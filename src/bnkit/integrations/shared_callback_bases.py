@@ -99,7 +99,7 @@ class Recalibrates:
 
     def _check(self, model: nn.Module) -> None:
         """Refuse, before it trains, a ``model`` that cannot be recalibrated later."""
-        _check_places(model, self._options)
+        _check_sites(model, self._options)
 
     def _remember(self, model: nn.Module) -> None:
         """Remember the running statistics for ``_restore``, unless those of the data are to be kept."""
@@ -142,7 +142,7 @@ class FreezesFromAnEpoch:
 
     def _check(self, model: nn.Module) -> None:
         """Refuse, before it trains, a ``model`` that cannot be frozen later."""
-        _check_places(model, self._options)
+        _check_sites(model, self._options)
 
     def _freeze_if_due(self, model: nn.Module, epoch: int) -> None:
         """Freeze the batch norms of ``model`` if ``epoch`` is the first one or later."""
@@ -163,7 +163,7 @@ def _check_options(options: Mapping[str, Any], function: Callable[..., Any]) -> 
             raise SettingsError(unknown_name("unknown option", name, known))
 
 
-def _check_places(model: nn.Module, options: Mapping[str, Any]) -> None:
+def _check_sites(model: nn.Module, options: Mapping[str, Any]) -> None:
     """Make sure that ``model`` has batch norms, and that the patterns in ``options`` match some.
 
     Raises:
